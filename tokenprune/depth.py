@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where in the decoder an operator acts: a layer index, or a fraction of the depth."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from tokenprune.errors import InvalidValueError
+
+
+def check_layer(name: str, layer: int | float) -> int | float:
+    """Return ``layer`` if it is a 0-based int or a float in (0, 1); raise :class:`InvalidValueError` otherwise."""
+    allowed = "a 0-based layer index (int) or a fraction of the depth (float in (0, 1))"
+    if isinstance(layer, bool) or not isinstance(layer, (int, float)):
+        raise InvalidValueError(f"{name} must be {allowed}, got {layer!r}")
+    if isinstance(layer, int):
+        if layer < 0:
+            raise InvalidValueError(f"{name} must be {allowed}, got {layer!r}")
+    elif not (math.isfinite(layer) and 0.0 < layer < 1.0):
+        raise InvalidValueError(f"{name} must be {allowed}, got {layer!r}")
+    return layer
+
+
+def resolve_layer(layer: int | float, depth: int) -> int:
+    """The 0-based index of ``layer`` in a decoder of ``depth`` layers; a fraction is rounded down.
+
+    Raises:
+        InvalidValueError: the index lies beyond the depth.
+    """
+    check_layer("layer", layer)
+    index = layer if isinstance(layer, int) else math.floor(Fraction(str(layer)) * depth)
+    if index >= depth:
+        raise InvalidValueError(f"layer {index} lies beyond the model's {depth} decoder layers (0 to {depth - 1})")
+    return index

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error tokenprune raises on purpose, under one root."""
+
+from __future__ import annotations
+
+
+class TokenPruneError(Exception):
+    """Root of all errors raised by tokenprune."""
+
+
+class InvalidValueError(TokenPruneError, ValueError):
+    """An argument has a value that is not allowed; the message names argument, value and what is allowed."""
+
+
+class BudgetError(InvalidValueError):
+    """A token budget (``keep_ratio`` or ``keep``) is not a fraction in (0, 1] or a count of at least 1."""
+
+
+class PlanError(InvalidValueError):
+    """A token plan breaks one of its laws (anchors sorted and unique, an anchor mapped to itself, ...)."""
+
+
+class PipelineFileError(InvalidValueError):
+    """A pipeline file or dictionary cannot be read: unknown operator, wrong version or wrong types."""
+
+
+class NoAdapterError(TokenPruneError):
+    """No installed adapter knows this model; the message lists the adapters and why each declined."""
+
+
+class UnsupportedCacheError(TokenPruneError):
+    """This KV cache cannot be pruned rightly."""
+
+
+class UnsupportedModeError(TokenPruneError):
+    """This way of running the model cannot be combined with pruning; nothing has been run."""
+
+
+class AlreadyAttachedError(TokenPruneError):
+    """The model already has a session; detach it first."""

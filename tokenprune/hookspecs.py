@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pluggy hooks through which operators and model adapters are found (entry-point group ``tokenprune``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import pluggy
+from torch import nn
+
+from tokenprune.adapter import Accepted, AttentionReader, Declined, DecoderPort, Prompt, VisualSpan
+from tokenprune.protocols import PrunableCache
+
+PROJECT = "tokenprune"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@hookspec
+def tokenprune_operators() -> Mapping[str, type]:
+    """Operators and scorers that pipeline files may name: class name -> frozen dataclass."""
+    raise NotImplementedError
+
+
+@hookspec
+def tokenprune_adapter(model: nn.Module) -> Accepted | Declined:
+    """Is this model yours? :class:`Accepted` with its depth, or :class:`Declined` with one line that says why not."""
+    raise NotImplementedError
+
+
+@hookspec
+def tokenprune_decoder(model: nn.Module) -> DecoderPort:
+    """The port through which a prefill of this model is carried (``tokenprune.hf`` has one for Hugging Face decoders)."""
+    raise NotImplementedError
+
+
+@hookspec
+def tokenprune_visual_boundaries(model: nn.Module, prompt: Prompt) -> Sequence[Sequence[VisualSpan]]:
+    """Per prompt row its videos and images, in order: grid and the T*H*W prompt columns in raster order.
+
+    Raise :class:`tokenprune.UnsupportedModeError` where the layout cannot be read with certainty.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def tokenprune_attention_view(model: nn.Module, layer: int) -> AttentionReader:
+    """A reader of the queries and keys that decoder layer ``layer`` computes."""
+    raise NotImplementedError
+
+
+@hookspec
+def tokenprune_cache_layers(model: nn.Module, cache: object) -> PrunableCache:
+    """Make the layers of ``cache`` prunable, in place, and return the handle that cuts them.
+
+    Raise :class:`tokenprune.UnsupportedCacheError` where that cannot be done rightly, leaving the cache as it was.
+    """
+    raise NotImplementedError

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a scorer may read: one layer's queries of the text rows and keys, for one prompt row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionView:
+    """Queries of the text rows and keys of one decoder layer, for one row of the batch.
+
+    Args:
+        read_queries: ``rotated -> (heads, R, head_dim)``, the text rows' queries with or without RoPE.
+        read_keys: ``rotated -> (kv_heads, L, head_dim)``, all keys the rows could see, earlier turns first.
+        text_rows: ``(R,)`` int64, where on the key axis each text row stands.
+        visual_columns: ``(N,)`` int64, where on the key axis each visual token to be scored stands.
+        valid_keys: ``(L,)`` bool, False for padding.
+        scaling: factor of the query-key product, usually ``head_dim ** -0.5``.
+    """
+
+    read_queries: Callable[[bool], Tensor]
+    read_keys: Callable[[bool], Tensor]
+    text_rows: Tensor
+    visual_columns: Tensor
+    valid_keys: Tensor
+    scaling: float
+
+    def queries(self, rotated: bool = True) -> Tensor:
+        """``(heads, R, head_dim)`` queries of the text rows, rotated as the layer does, or before RoPE."""
+        return self.read_queries(rotated)
+
+    def keys(self, rotated: bool = True) -> Tensor:
+        """``(kv_heads, L, head_dim)`` keys, rotated as the layer does, or before RoPE."""
+        return self.read_keys(rotated)
+
+    def visible(self, rows: slice) -> Tensor:
+        """``(r, L)`` bool: which keys the text rows of the slice may see (causal, padding masked)."""
+        keys = self.valid_keys
+        places = self.text_rows[rows].unsqueeze(1)
+        return keys & (places >= keys.new_ones(len(keys), dtype=places.dtype).cumsum(0) - 1)
