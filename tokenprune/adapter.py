@@ -82,9 +82,7 @@ class AttentionReader(Protocol):
         """Start capturing, for each prompt row the queries at ``rows[b]`` (places in the running sequence)."""
         ...
 
-    def view(
-        self, row: int, earlier_keys: Tensor | None, valid_keys: Tensor, visual_places: Tensor
-    ) -> AttentionView:
+    def view(self, row: int, earlier_keys: Tensor | None, valid_keys: Tensor, visual_places: Tensor) -> AttentionView:
         """What the layer just computed, for one prompt row.
 
         Args:

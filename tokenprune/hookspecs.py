@@ -30,7 +30,7 @@ def tokenprune_adapter(model: nn.Module) -> Accepted | Declined:
 
 @hookspec
 def tokenprune_decoder(model: nn.Module) -> DecoderPort:
-    """The port through which a prefill of this model is carried (``tokenprune.hf`` has one for Hugging Face decoders)."""
+    """The port that carries a prefill of this model (``tokenprune.hf`` has one for Hugging Face decoders)."""
     raise NotImplementedError
 
 

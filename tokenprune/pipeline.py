@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import os
 import tempfile
@@ -43,7 +44,7 @@ class Pipeline:
                 selectors_began = True
             elif not isinstance(operator, TokenMerger):
                 raise InvalidValueError(
-                    f"operators[{place}] must have a plan(tokens) method (TokenMerger) or be a TokenSelector, got {name}"
+                    f"operators[{place}] must be a TokenMerger (with a plan(tokens) method) or a TokenSelector, got {name}"
                 )
             elif selectors_began:
                 raise InvalidValueError(f"{name} acts before the LLM and cannot follow an operator inside it")
@@ -62,7 +63,7 @@ class Pipeline:
         return tuple(o for o in self.operators if isinstance(o, TokenSelector))
 
     def layers(self, depth: int) -> list[int]:
-        """0-based layer of each selector in a decoder of ``depth`` layers; raises if one lies beyond or out of order."""
+        """0-based layer of each selector in a decoder of ``depth`` layers; raises if beyond it or out of order."""
         layers = [resolve_layer(selector.layer, depth) for selector in self.selectors]
         self._check_order(layers)
         return layers
@@ -126,7 +127,7 @@ class Pipeline:
 
     @staticmethod
     def _check_order(layers: list[int] | list[int | float]) -> None:
-        for earlier, later in zip(layers, layers[1:]):
+        for earlier, later in itertools.pairwise(layers):
             if isinstance(earlier, int) == isinstance(later, int) and earlier >= later:
                 raise InvalidValueError(f"selectors must stand at strictly increasing layers, got {layers}")
 

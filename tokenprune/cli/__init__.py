@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: ``tokenprune run | sweep | eval | bench | show | plugins``.
+
+Exit codes: 0 done, 1 the job failed (one line on stderr), 2 wrong usage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from tokenprune.distribution import foreign_distribution
+
+
+def main() -> None:
+    """Entry point of the ``tokenprune`` script."""
+    conflict = foreign_distribution()
+    if conflict is not None:
+        print(f"tokenprune: {conflict}", file=sys.stderr)
+        sys.exit(1)
+    try:
+        from tokenprune.cli.app import app
+
+        app()
+    except KeyboardInterrupt:  # while modules were still being imported
+        sys.exit(130)

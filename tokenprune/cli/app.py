@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The typer application: every command is one file, registered here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tokenprune.cli.plugins import plugins
+from tokenprune.distribution import DISTRIBUTION, installed_version
+
+# No rich boxes: messages are for scripts and logs as much as for people.
+app = typer.Typer(
+    name="tokenprune",
+    help="Remove redundant visual tokens from video language models.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"{DISTRIBUTION} {installed_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    """Remove redundant visual tokens from video language models."""
+
+
+app.command()(plugins)
