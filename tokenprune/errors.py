@@ -28,6 +28,14 @@ class NoAdapterError(TokenPruneError):
     """No installed adapter knows this model; the message lists the adapters and why each declined."""
 
 
+class AmbiguousAdapterError(TokenPruneError):
+    """Several installed adapters accept this model; the message names them."""
+
+
+class MissingHookError(TokenPruneError):
+    """The adapter found for this model lacks a hook that was asked of it, or the hook returned nothing."""
+
+
 class UnsupportedCacheError(TokenPruneError):
     """This KV cache cannot be pruned rightly."""
 
@@ -38,3 +46,15 @@ class UnsupportedModeError(TokenPruneError):
 
 class AlreadyAttachedError(TokenPruneError):
     """The model already has a session; detach it first."""
+
+
+class VideoError(TokenPruneError):
+    """A video file is missing, empty, cut off, damaged or no video; the message names the file."""
+
+
+class ModelLoadError(TokenPruneError):
+    """A model cannot be loaded: no such checkpoint, an incomplete one, or one of another kind."""
+
+
+class TokenPruneWarning(UserWarning):
+    """Something beside the work at hand is broken, a plugin for one; the result is not affected."""

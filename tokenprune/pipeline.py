@@ -44,7 +44,8 @@ class Pipeline:
                 selectors_began = True
             elif not isinstance(operator, TokenMerger):
                 raise InvalidValueError(
-                    f"operators[{place}] must be a TokenMerger (with a plan(tokens) method) or a TokenSelector, got {name}"
+                    f"operators[{place}] must be a TokenMerger, with a plan(tokens) method, or a TokenSelector, "
+                    f"got {name}"
                 )
             elif selectors_began:
                 raise InvalidValueError(f"{name} acts before the LLM and cannot follow an operator inside it")

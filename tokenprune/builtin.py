@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operators and scorers that come with tokenprune, offered like any other plugin's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tokenprune.hookspecs import hookimpl
+
+
+@hookimpl
+def tokenprune_operators() -> Mapping[str, type]:
+    """Every operator and scorer of this package, by class name."""
+    from tokenprune.operators.attn_prune import AttnPrune
+    from tokenprune.operators.baselines import RandomSelect, UniformSelect
+    from tokenprune.operators.st_merge import STMerge
+    from tokenprune.scorers.content import ContentScore
+    from tokenprune.scorers.key_norm import KeyNormScore
+    from tokenprune.scorers.rope_causal import RopeCausalScore
+
+    offered = (STMerge, AttnPrune, UniformSelect, RandomSelect, RopeCausalScore, ContentScore, KeyNormScore)
+    return {operator.__name__: operator for operator in offered}
