@@ -1,8 +1,104 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Composable operators that remove redundant visual tokens from video language models."""
+"""Composable operators that remove redundant visual tokens from video language models.
+
+``import tokenprune as tp``; every name below is loaded when it is first used, so importing the package costs nothing
+and needs neither transformers nor any model's extra.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from tokenprune.distribution import installed_version
 
+if TYPE_CHECKING:
+    from tokenprune.adapter import Accepted as Accepted
+    from tokenprune.adapter import AttentionReader as AttentionReader
+    from tokenprune.adapter import Declined as Declined
+    from tokenprune.adapter import DecoderPort as DecoderPort
+    from tokenprune.adapter import Prompt as Prompt
+    from tokenprune.adapter import VisualSpan as VisualSpan
+    from tokenprune.budget import Budget as Budget
+    from tokenprune.errors import AlreadyAttachedError as AlreadyAttachedError
+    from tokenprune.errors import AmbiguousAdapterError as AmbiguousAdapterError
+    from tokenprune.errors import BudgetError as BudgetError
+    from tokenprune.errors import InvalidValueError as InvalidValueError
+    from tokenprune.errors import MissingHookError as MissingHookError
+    from tokenprune.errors import NoAdapterError as NoAdapterError
+    from tokenprune.errors import PipelineFileError as PipelineFileError
+    from tokenprune.errors import PlanError as PlanError
+    from tokenprune.errors import TokenPruneError as TokenPruneError
+    from tokenprune.errors import TokenPruneWarning as TokenPruneWarning
+    from tokenprune.errors import UnsupportedCacheError as UnsupportedCacheError
+    from tokenprune.errors import UnsupportedModeError as UnsupportedModeError
+    from tokenprune.hf.cache import PrunableLayer as PrunableLayer
+    from tokenprune.hf.cache import PruneVidDynamicCache as PruneVidDynamicCache
+    from tokenprune.hookspecs import hookimpl as hookimpl
+    from tokenprune.operators.attn_prune import AttnPrune as AttnPrune
+    from tokenprune.operators.st_merge import STMerge as STMerge
+    from tokenprune.operators.uniform_prune import RandomPrune as RandomPrune
+    from tokenprune.operators.uniform_prune import UniformPrune as UniformPrune
+    from tokenprune.pipeline import Pipeline as Pipeline
+    from tokenprune.plan import TokenPlan as TokenPlan
+    from tokenprune.plugins import PluginInfo as PluginInfo
+    from tokenprune.plugins import list_plugins as list_plugins
+    from tokenprune.presets import preset as preset
+    from tokenprune.presets import presets as presets
+    from tokenprune.protocols import Operator as Operator
+    from tokenprune.protocols import PrunableCache as PrunableCache
+    from tokenprune.protocols import TokenMerger as TokenMerger
+    from tokenprune.protocols import TokenScorer as TokenScorer
+    from tokenprune.protocols import TokenSelector as TokenSelector
+    from tokenprune.runtime.report import Report as Report
+    from tokenprune.runtime.session import Session as Session
+    from tokenprune.runtime.session import attach as attach
+    from tokenprune.scorers.content import ContentScore as ContentScore
+    from tokenprune.scorers.key_norm import KeyNormScore as KeyNormScore
+    from tokenprune.scorers.rope_causal import RopeCausalScore as RopeCausalScore
+    from tokenprune.tokens import VisualTokens as VisualTokens
+    from tokenprune.view import AttentionView as AttentionView
+
 __version__ = installed_version()
+
+# Where each public name lives; a test holds it equal to the imports above.
+_PUBLIC = {
+    "adapter": "Accepted AttentionReader Declined DecoderPort Prompt VisualSpan",
+    "budget": "Budget",
+    "errors": (
+        "AlreadyAttachedError AmbiguousAdapterError BudgetError InvalidValueError MissingHookError NoAdapterError "
+        "PipelineFileError PlanError TokenPruneError TokenPruneWarning UnsupportedCacheError UnsupportedModeError"
+    ),
+    "hf.cache": "PrunableLayer PruneVidDynamicCache",
+    "hookspecs": "hookimpl",
+    "operators.attn_prune": "AttnPrune",
+    "operators.st_merge": "STMerge",
+    "operators.uniform_prune": "RandomPrune UniformPrune",
+    "pipeline": "Pipeline",
+    "plan": "TokenPlan",
+    "plugins": "PluginInfo list_plugins",
+    "presets": "preset presets",
+    "protocols": "Operator PrunableCache TokenMerger TokenScorer TokenSelector",
+    "runtime.report": "Report",
+    "runtime.session": "Session attach",
+    "scorers.content": "ContentScore",
+    "scorers.key_norm": "KeyNormScore",
+    "scorers.rope_causal": "RopeCausalScore",
+    "tokens": "VisualTokens",
+    "view": "AttentionView",
+}
+_HOME = {name: f"tokenprune.{module}" for module, names in _PUBLIC.items() for name in names.split()}
+
+__all__ = [*_HOME, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'tokenprune' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
