@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from tokenprune.hf.cache import PrunableLayer as PrunableLayer
     from tokenprune.hf.cache import PruneVidDynamicCache as PruneVidDynamicCache
     from tokenprune.hookspecs import hookimpl as hookimpl
+    from tokenprune.named_pipelines import preset as preset
+    from tokenprune.named_pipelines import presets as presets
     from tokenprune.operators.attn_prune import AttnPrune as AttnPrune
     from tokenprune.operators.st_merge import STMerge as STMerge
     from tokenprune.operators.uniform_prune import RandomPrune as RandomPrune
@@ -43,8 +45,6 @@ if TYPE_CHECKING:
     from tokenprune.plan import TokenPlan as TokenPlan
     from tokenprune.plugins import PluginInfo as PluginInfo
     from tokenprune.plugins import list_plugins as list_plugins
-    from tokenprune.presets import preset as preset
-    from tokenprune.presets import presets as presets
     from tokenprune.protocols import Operator as Operator
     from tokenprune.protocols import PrunableCache as PrunableCache
     from tokenprune.protocols import TokenMerger as TokenMerger
@@ -71,13 +71,13 @@ _PUBLIC = {
     ),
     "hf.cache": "PrunableLayer PruneVidDynamicCache",
     "hookspecs": "hookimpl",
+    "named_pipelines": "preset presets",
     "operators.attn_prune": "AttnPrune",
     "operators.st_merge": "STMerge",
     "operators.uniform_prune": "RandomPrune UniformPrune",
     "pipeline": "Pipeline",
     "plan": "TokenPlan",
     "plugins": "PluginInfo list_plugins",
-    "presets": "preset presets",
     "protocols": "Operator PrunableCache TokenMerger TokenScorer TokenSelector",
     "runtime.report": "Report",
     "runtime.session": "Session attach",

@@ -12,8 +12,8 @@ from tokenprune.hookspecs import hookimpl
 def tokenprune_operators() -> Mapping[str, type]:
     """Every operator and scorer of this package, by class name."""
     from tokenprune.operators.attn_prune import AttnPrune
-    from tokenprune.operators.uniform_prune import RandomPrune, UniformPrune
     from tokenprune.operators.st_merge import STMerge
+    from tokenprune.operators.uniform_prune import RandomPrune, UniformPrune
     from tokenprune.scorers.content import ContentScore
     from tokenprune.scorers.key_norm import KeyNormScore
     from tokenprune.scorers.rope_causal import RopeCausalScore

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Named pipelines."""
+"""The presets: pipelines with names.
+
+Not called ``presets``: a module of that name would hide the function ``tokenprune.presets``.
+"""
 
 from __future__ import annotations
 
