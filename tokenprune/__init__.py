@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tokenprune.errors import BudgetError as BudgetError
     from tokenprune.errors import InvalidValueError as InvalidValueError
     from tokenprune.errors import MissingHookError as MissingHookError
+    from tokenprune.errors import ModelLoadError as ModelLoadError
     from tokenprune.errors import NoAdapterError as NoAdapterError
     from tokenprune.errors import PipelineFileError as PipelineFileError
     from tokenprune.errors import PlanError as PlanError
@@ -32,13 +33,16 @@ if TYPE_CHECKING:
     from tokenprune.errors import TokenPruneWarning as TokenPruneWarning
     from tokenprune.errors import UnsupportedCacheError as UnsupportedCacheError
     from tokenprune.errors import UnsupportedModeError as UnsupportedModeError
+    from tokenprune.errors import VideoError as VideoError
     from tokenprune.hf.cache import PrunableLayer as PrunableLayer
     from tokenprune.hf.cache import PruneVidDynamicCache as PruneVidDynamicCache
     from tokenprune.hookspecs import hookimpl as hookimpl
     from tokenprune.named_pipelines import preset as preset
     from tokenprune.named_pipelines import presets as presets
     from tokenprune.operators.attn_prune import AttnPrune as AttnPrune
+    from tokenprune.operators.random import RandomSelect as RandomSelect
     from tokenprune.operators.st_merge import STMerge as STMerge
+    from tokenprune.operators.uniform import UniformSelect as UniformSelect
     from tokenprune.operators.uniform_prune import RandomPrune as RandomPrune
     from tokenprune.operators.uniform_prune import UniformPrune as UniformPrune
     from tokenprune.pipeline import Pipeline as Pipeline
@@ -66,14 +70,17 @@ _PUBLIC = {
     "adapter": "Accepted AttentionReader Declined DecoderPort Prompt VisualSpan",
     "budget": "Budget",
     "errors": (
-        "AlreadyAttachedError AmbiguousAdapterError BudgetError InvalidValueError MissingHookError NoAdapterError "
-        "PipelineFileError PlanError TokenPruneError TokenPruneWarning UnsupportedCacheError UnsupportedModeError"
+        "AlreadyAttachedError AmbiguousAdapterError BudgetError InvalidValueError MissingHookError ModelLoadError "
+        "NoAdapterError PipelineFileError PlanError TokenPruneError TokenPruneWarning UnsupportedCacheError "
+        "UnsupportedModeError VideoError"
     ),
     "hf.cache": "PrunableLayer PruneVidDynamicCache",
     "hookspecs": "hookimpl",
     "named_pipelines": "preset presets",
     "operators.attn_prune": "AttnPrune",
+    "operators.random": "RandomSelect",
     "operators.st_merge": "STMerge",
+    "operators.uniform": "UniformSelect",
     "operators.uniform_prune": "RandomPrune UniformPrune",
     "pipeline": "Pipeline",
     "plan": "TokenPlan",

@@ -12,11 +12,15 @@ from tokenprune.hookspecs import hookimpl
 def tokenprune_operators() -> Mapping[str, type]:
     """Every operator and scorer of this package, by class name."""
     from tokenprune.operators.attn_prune import AttnPrune
+    from tokenprune.operators.random import RandomSelect
     from tokenprune.operators.st_merge import STMerge
+    from tokenprune.operators.uniform import UniformSelect
     from tokenprune.operators.uniform_prune import RandomPrune, UniformPrune
     from tokenprune.scorers.content import ContentScore
     from tokenprune.scorers.key_norm import KeyNormScore
     from tokenprune.scorers.rope_causal import RopeCausalScore
 
-    offered = (STMerge, AttnPrune, UniformPrune, RandomPrune, RopeCausalScore, ContentScore, KeyNormScore)
-    return {operator.__name__: operator for operator in offered}
+    mergers = (STMerge, UniformSelect, RandomSelect)
+    selectors = (AttnPrune, UniformPrune, RandomPrune)
+    scorers = (RopeCausalScore, ContentScore, KeyNormScore)
+    return {operator.__name__: operator for operator in (*mergers, *selectors, *scorers)}

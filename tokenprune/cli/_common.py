@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Annotated
 
@@ -21,7 +21,7 @@ DebugFlag = Annotated[bool, typer.Option("--debug", help="Show the full tracebac
 
 
 @contextmanager
-def guarded(debug: bool = False, as_json: bool = False) -> Iterator[None]:
+def guarded(debug: bool = False, as_json: bool = False) -> Generator[None, None, None]:
     """Run a command's body; an exception becomes one line on stderr and exit code 1, an interrupt 130.
 
     Args:
