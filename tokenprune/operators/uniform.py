@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Baseline: keep evenly spaced tokens, whatever they hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from tokenprune.budget import Budget
+from tokenprune.plan import TokenPlan
+from tokenprune.tokens import VisualTokens
+
+
+@dataclass(frozen=True)
+class UniformSelect:
+    """Keep an exact number of tokens, evenly spaced in raster order from the first on, and drop the others.
+
+    A baseline: it reads no feature. It may follow a merger; then it counts and spaces the tokens that are left.
+
+    Args:
+        keep_ratio: fraction of the tokens **kept**, in (0, 1].
+        keep: exact number of tokens kept, instead of ``keep_ratio``.
+
+    Raises:
+        BudgetError: both or neither given, or a value that is not allowed.
+    """
+
+    keep_ratio: float | None = None
+    keep: int | None = None
+
+    def __post_init__(self) -> None:
+        _ = self.budget
+
+    @property
+    def budget(self) -> Budget:
+        """How many tokens stay."""
+        return Budget(self.keep_ratio, self.keep)
+
+    def plan(self, tokens: VisualTokens) -> TokenPlan:
+        """The pruning that keeps token ``floor(i * N / K)`` for each i below K."""
+        total, device = len(tokens), tokens.features.device
+        kept = self.budget.count(total)
+        if kept == total:
+            return TokenPlan.identity(total, device)
+        return TokenPlan.keeping(torch.arange(kept, device=device) * total // kept, total)
