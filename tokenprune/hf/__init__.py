@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every Hugging Face decoder shares: prunable cache, attention reading, and the hooks that carry a prefill.
+
+Needs transformers; only adapters import it.
+"""
+
+from __future__ import annotations
+
+from tokenprune.hf.attention import ProjectionReader
+from tokenprune.hf.cache import PrunableLayer, PruneVidDynamicCache, make_prunable
+from tokenprune.hf.decoder import HFDecoder
+from tokenprune.hf.locate import only_module
+
+__all__ = ["HFDecoder", "ProjectionReader", "PrunableLayer", "PruneVidDynamicCache", "make_prunable", "only_module"]

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading one decoder layer's queries and keys from its projections, for the text rows only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune.adapter import Removable
+from tokenprune.errors import UnsupportedModeError
+from tokenprune.view import AttentionView
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding by halves: ``(heads, n, head_dim)`` with ``cos`` and ``sin`` ``(n, head_dim)``."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+@dataclass(eq=False)
+class ProjectionReader:
+    """Captures what ``query`` and ``key`` put out while ``attention`` runs (:class:`tokenprune.adapter.AttentionReader`).
+
+    Forward hooks see the right values with LoRA, quantised or offloaded weights, and without any cache; the weights
+    themselves are never read.
+
+    Args:
+        attention: the layer's attention module, called with ``position_embeddings=(cos, sin)``, each
+            ``(B, L, head_dim)``.
+        query: module whose output ``(B, L, heads * head_dim)`` holds the queries before RoPE.
+        key: the same for the keys, ``(B, L, kv_heads * head_dim)``.
+        head_dim: size of a head.
+        scaling: factor of the query-key product.
+    """
+
+    attention: nn.Module
+    query: nn.Module
+    key: nn.Module
+    head_dim: int
+    scaling: float
+    _rows: Sequence[Tensor] = field(default=(), init=False)
+    _queries: list[Tensor] = field(default_factory=list, init=False)
+    _keys: Tensor | None = field(default=None, init=False)
+    _rotary: tuple[Tensor, Tensor] | None = field(default=None, init=False)
+
+    def watch(self, rows: Sequence[Tensor]) -> Sequence[Removable]:
+        self._rows = rows
+        return [
+            self.attention.register_forward_pre_hook(self._see_rotary, with_kwargs=True),
+            self.query.register_forward_hook(self._see_queries),
+            self.key.register_forward_hook(self._see_keys),
+        ]
+
+    def view(
+        self, row: int, earlier_keys: Tensor | None, valid_keys: Tensor, visual_places: Tensor
+    ) -> AttentionView:
+        if self._keys is None or self._rotary is None:
+            raise UnsupportedModeError("the attention layer ran without its query and key projections being called")
+        queries, keys = self._queries[row], self._keys[row]
+        device = keys.device
+        rows, visual = self._rows[row].to(device), visual_places.to(device)
+        cos, sin = (part[row if len(part) > 1 else 0].to(device) for part in self._rotary)
+        earlier = 0 if earlier_keys is None else earlier_keys.shape[1]
+
+        def read_queries(rotated: bool) -> Tensor:
+            heads = queries.transpose(0, 1)
+            return rotate(heads, cos[rows], sin[rows]) if rotated else heads
+
+        def read_keys(rotated: bool) -> Tensor:
+            heads = keys.transpose(0, 1)
+            if not rotated:
+                if earlier_keys is not None:
+                    raise UnsupportedModeError("the cache holds earlier keys after RoPE only; use rope_causal scores")
+                return heads
+            turned = rotate(heads, cos, sin)
+            return turned if earlier_keys is None else torch.cat([earlier_keys.to(device), turned], dim=1)
+
+        return AttentionView(
+            read_queries, read_keys, rows + earlier, visual + earlier, valid_keys.to(device), self.scaling
+        )
+
+    def _see_rotary(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._rotary = kwargs["position_embeddings"]
+
+    def _see_queries(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        heads = output.unflatten(-1, (-1, self.head_dim)) if output.ndim == 3 else output
+        self._queries = [heads[row, places.to(heads.device)] for row, places in enumerate(self._rows)]
+
+    def _see_keys(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        self._keys = output.unflatten(-1, (-1, self.head_dim)) if output.ndim == 3 else output

@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A dynamic KV cache whose layers can be cut, with the logical and the stored length kept apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from tokenprune.errors import UnsupportedCacheError, UnsupportedModeError
+
+
+@dataclass(eq=False)
+class Gate:
+    """Shared by the layers of one cache: open while a session hands the decoder the stored tokens' mask."""
+
+    is_open: bool = False
+
+
+class PrunableLayer(DynamicLayer):
+    """One layer's keys and values after some tokens were removed.
+
+    ``get_seq_length`` is the *logical* length (stored + removed), so positions go on as if nothing had been removed;
+    ``get_mask_sizes`` says that the stored keys start at offset ``removed``, which keeps the causal rule right.
+
+    Attributes:
+        removed: how many logical tokens are no longer stored.
+        columns: ``(B, C)`` int64, the logical column of each of the first C slots; None while slot j is column j.
+            Slots appended later are the last logical columns.
+        valid: ``(B, C)`` bool, False for padding slots of rows that keep fewer tokens; None where no row is padded.
+        tail: how many of the last logical columns every row stores, so that they can be cropped again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._forget()
+
+    def _forget(self) -> None:
+        self.removed: int = 0
+        self.columns: Tensor | None = None
+        self.valid: Tensor | None = None
+        self.tail: int | None = None
+        self.gate: Gate | None = None
+
+    @property
+    def stored(self) -> int:
+        """Slots stored, padding included."""
+        return super().get_seq_length()
+
+    def get_seq_length(self) -> int:
+        return self.stored + self.removed
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        self._require_session()
+        return self.stored + query_length, self.removed
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        self._require_session()
+        if self.tail is not None:
+            self.tail += key_states.shape[-2]
+        return super().update(key_states, value_states, *args, **kwargs)
+
+    def reset(self) -> None:
+        self.keys = self.values = None
+        self.is_initialized = False
+        self._forget()
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        super().reorder_cache(beam_idx)
+        self._move_rows(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)
+        self._move_rows(lambda rows: rows.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)
+        self._move_rows(lambda rows: rows[indices.to(rows.device)])
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Remove the last tokens: a negative count, or (older releases) the positive logical length to keep.
+
+        Raises:
+            UnsupportedCacheError: the crop reaches tokens that pruning has removed.
+        """
+        count = -tokens_to_remove if tokens_to_remove <= 0 else max(0, self.get_seq_length() - tokens_to_remove)
+        if count == 0 or not self.is_initialized:
+            return
+        if self.tail is not None and count > self.tail:
+            raise UnsupportedCacheError(
+                f"cannot crop {count} tokens: only the last {self.tail} of this cache are stored without gaps"
+            )
+        keys, values = _filled(self)
+        self.keys, self.values = keys[..., :-count, :], values[..., :-count, :]
+        if self.tail is not None:
+            self.tail -= count
+        if self.columns is not None and self.columns.shape[1] > self.stored:
+            self.columns = self.columns[:, : self.stored]
+            self.valid = None if self.valid is None else self.valid[:, : self.stored]
+
+    def cut(self, index: Tensor, mask: Tensor | None) -> None:
+        """Keep the slots at ``index`` ``(B, K)``; ``mask`` ``(B, K)`` is False at padding, None: no row is padded."""
+        keys, values = _filled(self)
+        slots = index.to(keys.device)
+        if slots.ndim != 2 or slots.shape[0] != keys.shape[0] or slots.shape[1] > self.stored:
+            raise UnsupportedCacheError(
+                f"index must be (B, K) with B={keys.shape[0]} rows and K <= {self.stored}, got {tuple(slots.shape)}"
+            )
+        columns, valid = self.slot_columns(), self.slot_valid()
+        taken = slots[:, None, :, None]
+        self.keys = keys.gather(2, taken.expand(-1, keys.shape[1], -1, keys.shape[3]))
+        self.values = values.gather(2, taken.expand(-1, values.shape[1], -1, values.shape[3]))
+        columns = columns.gather(1, slots.to(columns.device))
+        if valid is not None:
+            valid = valid.gather(1, slots.to(valid.device))
+        if mask is not None:
+            valid = mask.to(columns.device) if valid is None else valid & mask.to(valid.device)
+        self.removed += keys.shape[2] - slots.shape[1]
+        self.columns, self.valid, self.tail = columns, valid, 0
+
+    def place(self, columns: Tensor, valid: Tensor | None, logical: int, tail: int) -> None:
+        """Declare which logical columns the stored slots hold, after a prefill that never stored the others."""
+        self.columns, self.valid = columns, valid
+        self.removed = logical - self.stored
+        self.tail = tail
+
+    def slot_columns(self) -> Tensor:
+        """``(B, stored)`` logical column of every slot."""
+        keys, _ = _filled(self)
+        placed = 0 if self.columns is None else self.columns.shape[1]
+        rest = torch.arange(placed, self.stored, device=keys.device) + self.removed
+        rest = rest.expand(keys.shape[0], -1)
+        return rest if self.columns is None else torch.cat([self.columns, rest.to(self.columns.device)], dim=1)
+
+    def slot_valid(self) -> Tensor | None:
+        """``(B, stored)`` bool, False at padding slots; None where no row is padded."""
+        if self.valid is None:
+            return None
+        return torch.nn.functional.pad(self.valid, (0, self.stored - self.valid.shape[1]), value=True)
+
+    def _move_rows(self, move: Any) -> None:
+        self.columns = None if self.columns is None else move(self.columns)
+        self.valid = None if self.valid is None else move(self.valid)
+
+    def _require_session(self) -> None:
+        if self.valid is not None and (self.gate is None or not self.gate.is_open):
+            raise UnsupportedCacheError(
+                "the rows of this pruned cache hold different numbers of tokens, so it can only be used with a "
+                "session: with tokenprune.attach(model, pipeline): ..."
+            )
+
+
+class PruneVidDynamicCache(DynamicCache):
+    """A :class:`~transformers.DynamicCache` whose layers can be cut (:class:`tokenprune.PrunableCache`).
+
+    No cache has to be passed to ``generate`` while a session is attached; this one can be, and can be kept for a
+    second turn.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer_class_to_replicate = PrunableLayer
+
+    def cut(self, layer: int, index: Tensor, mask: Tensor) -> None:
+        """Keep, in one layer, the stored slots at ``index`` ``(B, K)``; ``mask`` is False where a slot is padding."""
+        make_prunable(self).cut(layer, index, mask)
+
+    @property
+    def logical_length(self) -> int:
+        """Tokens the sequence has had, the removed ones included."""
+        return self.get_seq_length()
+
+    @property
+    def stored_length(self) -> int:
+        """Slots each layer stores, padding included."""
+        return make_prunable(self).stored_length
+
+
+@dataclass(eq=False)
+class PrunableHandle:
+    """Cuts the layers of a dynamic cache in place; made by :func:`make_prunable`."""
+
+    cache: DynamicCache
+    gate: Gate
+
+    def layer(self, index: int) -> PrunableLayer:
+        """The prunable layer at ``index``."""
+        layer = self.cache.layers[index]
+        if not isinstance(layer, PrunableLayer):
+            raise UnsupportedCacheError(f"layer {index} of the cache is a {type(layer).__name__}, not prunable")
+        layer.gate = self.gate
+        return layer
+
+    def cut(self, layer: int, index: Tensor, mask: Tensor | None) -> None:
+        """Keep, in one layer, the stored slots at ``index`` ``(B, K)``; ``mask`` is False where a slot is padding."""
+        if mask is not None and bool(mask.all()):
+            mask = None
+        self.layer(layer).cut(index, mask)
+
+    @property
+    def logical_length(self) -> int:
+        return self.cache.get_seq_length()
+
+    @property
+    def stored_length(self) -> int:
+        return self.layer(0).stored if self.cache.layers else 0
+
+    def stored_mask(self, given: Tensor | None, new: int) -> Tensor | None:
+        """The 2-D mask ``(B, logical + new)`` whose last columns describe the stored slots and the new tokens.
+
+        Args:
+            given: the caller's mask over the logical sequence and the new tokens, or None.
+            new: number of new tokens.
+        """
+        layer = self.layer(0) if self.cache.layers else None
+        if layer is None or layer.removed == 0 or (given is None and layer.valid is None):
+            return given
+        if given is not None and (given.ndim != 2 or given.shape[1] != layer.get_seq_length() + new):
+            raise UnsupportedModeError(
+                f"with a pruned cache attention_mask must be 2-D and cover the {layer.get_seq_length()} tokens so far "
+                f"and the {new} new ones, got shape {tuple(given.shape)}"
+            )
+        columns, valid = layer.slot_columns(), layer.slot_valid()
+        if given is None:
+            seen = torch.ones_like(columns, dtype=torch.bool)
+            fresh = seen.new_ones(len(columns), new)
+        else:
+            seen = given.to(columns.device).bool().gather(1, columns.clamp(min=0))
+            fresh = given[:, -new:].to(columns.device).bool()
+        if valid is not None:
+            seen = seen & valid.to(seen.device)
+        return torch.cat([seen.new_ones(len(seen), layer.removed), seen, fresh], dim=1)
+
+
+def is_prunable(cache: object) -> bool:
+    """Whether every layer of ``cache`` (there may be none yet) can be cut."""
+    return isinstance(cache, DynamicCache) and (
+        all(isinstance(layer, PrunableLayer) for layer in cache.layers)
+        and (bool(cache.layers) or cache.layer_class_to_replicate is PrunableLayer)
+    )
+
+
+def check_prunable(cache: object) -> DynamicCache:
+    """Return the cache if it is an empty or already prunable dynamic cache; it is not changed.
+
+    Raises:
+        UnsupportedCacheError: another kind of cache or layer, or one that already holds tokens.
+    """
+    if type(cache) not in (DynamicCache, PruneVidDynamicCache) or not isinstance(cache, DynamicCache):
+        raise UnsupportedCacheError(
+            f"a {type(cache).__name__} cannot be pruned; pass no cache, a DynamicCache or a PruneVidDynamicCache"
+        )
+    for index, layer in enumerate(cache.layers):
+        if isinstance(layer, PrunableLayer):
+            continue
+        if type(layer) is not DynamicLayer:
+            raise UnsupportedCacheError(f"layer {index} of the cache is a {type(layer).__name__}, which cannot be cut")
+        if layer.get_seq_length() > 0:
+            raise UnsupportedCacheError(
+                f"the cache already holds {layer.get_seq_length()} tokens of a prompt that ran without a session; "
+                "start with an empty cache"
+            )
+    return cache
+
+
+def make_prunable(cache: object) -> PrunableHandle:
+    """Make the layers of an empty or already prunable dynamic cache prunable, in place.
+
+    Raises:
+        UnsupportedCacheError: another kind of cache or layer, or one that already holds tokens; it stays as it was.
+    """
+    cache = check_prunable(cache)
+    gate = next((g for g in (getattr(layer, "gate", None) for layer in cache.layers) if g is not None), None) or Gate()
+    cache.layers[:] = [layer if isinstance(layer, PrunableLayer) else PrunableLayer() for layer in cache.layers]
+    if cache.layer_class_to_replicate is not None:
+        cache.layer_class_to_replicate = PrunableLayer
+    for layer in cache.layers:
+        layer.gate = gate
+    return PrunableHandle(cache, gate)
+
+
+def _filled(layer: DynamicLayer) -> tuple[Tensor, Tensor]:
+    if layer.keys is None or layer.values is None:
+        raise UnsupportedCacheError("this cache layer holds nothing yet, so it cannot be cut")
+    return layer.keys, layer.values

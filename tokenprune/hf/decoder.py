@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The hooks that carry a prefill through a Hugging Face decoder: no forward is copied, nothing is left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache, DynamicLayer
+
+from tokenprune.adapter import Prompt, Removable
+from tokenprune.errors import UnsupportedModeError
+from tokenprune.hf.cache import PrunableHandle, is_prunable, make_prunable
+from tokenprune.hf.guard import GenerateGuard, refuse_forward
+from tokenprune.hf.passage import Passage, earlier_layout, open_cache
+from tokenprune.runtime.carrier import PrefillCarrier
+from tokenprune.runtime.prefill import Prefill
+
+
+@dataclass(frozen=True, eq=False)
+class HFDecoder:
+    """Where a vision-language model's prefill can be reached (:class:`tokenprune.adapter.DecoderPort`).
+
+    Args:
+        model: the model with the language head, whose ``generate`` is called.
+        prompt: the module whose forward receives ``input_ids``.
+        text: the decoder, which receives ``inputs_embeds`` and owns ``layers``.
+    """
+
+    model: PreTrainedModel
+    prompt: nn.Module
+    text: PreTrainedModel
+
+    def install(self, carrier: PrefillCarrier) -> Sequence[Removable]:
+        hooks = _Hooks(self.text, carrier)
+        put: list[Removable] = []
+        try:
+            put.append(self.model.register_forward_pre_hook(hooks.before_model, with_kwargs=True))
+            put.append(self.prompt.register_forward_pre_hook(hooks.before_prompt, with_kwargs=True))
+            put.append(self.prompt.register_forward_hook(hooks.after_prompt, with_kwargs=True, always_call=True))
+            put.append(self.text.register_forward_pre_hook(hooks.before_text, with_kwargs=True))
+            put.append(self.text.register_forward_hook(hooks.after_text, with_kwargs=True, always_call=True))
+            put.append(GenerateGuard.install(self.model, carrier))
+        except BaseException:
+            for handle in put:
+                handle.remove()
+            raise
+        return put
+
+
+class _Hooks:
+    """The hooks of one session; what it holds of a forward is gone when that forward ends."""
+
+    def __init__(self, text: PreTrainedModel, carrier: PrefillCarrier) -> None:
+        self.text = text
+        self.carrier = carrier
+        self.input_ids: Tensor | None = None
+        self.passage: Passage | None = None
+        self.handle: PrunableHandle | None = None
+        self.inside = 0
+
+    @property
+    def acts(self) -> bool:
+        return len(self.carrier.pipeline) > 0
+
+    def before_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.acts:
+            refuse_forward(kwargs, training=module.training)
+
+    def before_prompt(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.carrier.enter()
+        self.inside += 1
+        input_ids = kwargs.get("input_ids", args[0] if args else None)
+        pixels = [name for name in ("pixel_values", "pixel_values_videos", "mm_encoder_outputs") if _given(kwargs, name)]
+        if self.acts and input_ids is None and pixels:
+            raise UnsupportedModeError("inputs_embeds beside visual inputs cannot be pruned; pass input_ids")
+        self.input_ids = input_ids
+
+    def after_prompt(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        self.input_ids = None
+        if self.inside:
+            self.inside -= 1
+            self.carrier.leave()
+
+    def before_text(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        embeds = kwargs.get("inputs_embeds")
+        if embeds is None:
+            return None
+        cache = kwargs.get("past_key_values")
+        past = 0 if cache is None else cache.get_seq_length()
+        changed = dict(kwargs)
+        if is_prunable(cache):
+            self._open(make_prunable(cache))
+            changed["attention_mask"] = self.handle.stored_mask(_mask(kwargs, self.acts), embeds.shape[1])
+        is_decoding = past > 0 and embeds.shape[1] == 1
+        prefill = None if is_decoding else self._begin(embeds, kwargs, past)
+        if prefill is None:
+            return args, self._prepared_for_later(changed, past) if self.acts else changed
+        self.passage = Passage(self.text, self.carrier, prefill, changed, self._prunable)
+        return args, self.passage.enter()
+
+    def after_text(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        passage, self.passage = self.passage, None
+        try:
+            if passage is not None:
+                passage.leave(completed=output is not None)
+        finally:
+            if self.handle is not None:
+                self.handle.gate.is_open = False
+            self.handle = None
+
+    def _begin(self, embeds: Tensor, kwargs: dict[str, Any], past: int) -> Prefill | None:
+        if self.input_ids is None:
+            return None
+        given = _mask(kwargs, self.acts)
+        length = embeds.shape[1]
+        valid = self.input_ids.new_ones(self.input_ids.shape).bool() if given is None else given[:, -length:].bool()
+        valid = valid.to(self.input_ids.device)
+        earlier = earlier_layout(kwargs.get("past_key_values"), given, past, len(valid))
+        prompt = Prompt(self.input_ids, kwargs.get("position_ids"), valid)
+        return self.carrier.begin(prompt, earlier, past)
+
+    def _prunable(self, cache: object) -> PrunableHandle:
+        handle = self.carrier.prunable(cache)
+        if not isinstance(handle, PrunableHandle):
+            raise UnsupportedModeError("a Hugging Face decoder needs the cache handle of tokenprune.hf.make_prunable")
+        return self._open(handle)
+
+    def _open(self, handle: PrunableHandle) -> PrunableHandle:
+        self.handle = handle
+        handle.gate.is_open = True
+        return handle
+
+    def _prepared_for_later(self, kwargs: dict[str, Any], past: int) -> dict[str, Any]:
+        """A text-only turn starts a cache that a later turn's video can be cut in."""
+        if past > 0:
+            return kwargs
+        opened = open_cache(self.text, kwargs)
+        cache = opened.get("past_key_values")
+        if type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers):
+            make_prunable(cache)
+        return opened
+
+
+def _given(kwargs: dict[str, Any], name: str) -> bool:
+    return kwargs.get(name) is not None
+
+
+def _mask(kwargs: dict[str, Any], acts: bool) -> Tensor | None:
+    mask = kwargs.get("attention_mask")
+    if mask is None or (isinstance(mask, Tensor) and mask.ndim == 2):
+        return mask
+    if acts:
+        raise UnsupportedModeError("only a 2-D attention_mask (or none) can be pruned along with the tokens")
+    return None

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One prefill passing through the decoder: its inputs, layers, masks and cache are shortened at the right moments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache
+from transformers.masking_utils import create_causal_mask
+
+from tokenprune.adapter import AttentionReader, Removable
+from tokenprune.hf.cache import PrunableHandle, PrunableLayer
+from tokenprune.protocols import TokenSelector
+from tokenprune.runtime.carrier import PrefillCarrier
+from tokenprune.runtime.layout import Layout, Ragged
+from tokenprune.runtime.prefill import Prefill
+from tokenprune.runtime.report import CacheBytes, LayerLog
+from tokenprune.runtime.timing import Moment
+
+
+class Passage:
+    """Carries one prefill through one decoder forward; :meth:`enter` before it, :meth:`leave` after it.
+
+    Args:
+        text: the decoder.
+        carrier: the session's decisions.
+        prefill: the prefill that begins.
+        kwargs: keyword arguments of the decoder's forward; they are not changed.
+        prunable: makes a cache prunable, or raises.
+    """
+
+    def __init__(
+        self,
+        text: PreTrainedModel,
+        carrier: PrefillCarrier,
+        prefill: Prefill,
+        kwargs: dict[str, Any],
+        prunable: Callable[[object], PrunableHandle],
+    ) -> None:
+        self.text = text
+        self.layers = list(text.get_submodule("layers").children())
+        self.carrier = carrier
+        self.prefill = prefill
+        self.kwargs = kwargs
+        self.prunable = prunable
+        self.cache: DynamicCache | None = kwargs.get("past_key_values")
+        self.handle: PrunableHandle | None = None
+        self.gathered: Ragged | None = None  # from the sequence the decoder's own locals describe to the running one
+        self.mask_after: Any = None
+        self.rotary: tuple[object, tuple[Tensor, ...]] | None = None
+        self.stored: list[Layout] = []
+        self.log = LayerLog()
+        self.shortened = False
+        self.hooks: list[Removable] = []
+
+    def enter(self) -> dict[str, Any]:
+        """Run the mergers and put the layer hooks on; returns the decoder's keyword arguments."""
+        if not len(self.carrier.pipeline):
+            return self.kwargs
+        merged = self.prefill.merge(self.kwargs["inputs_embeds"])
+        if merged is None and not any(self.prefill.will_cut(s) for s in self.carrier.pipeline.selectors):
+            self._note_idle_selectors()
+            return self.kwargs
+        changed = self._with_prunable_cache()
+        if merged is not None:
+            changed = self._shortened_inputs(changed, *merged)
+        self._hook_layers()
+        return changed
+
+    def leave(self, *, completed: bool) -> None:
+        """Take the layer hooks off; after a completed forward settle the cache and write the report."""
+        while self.hooks:
+            self.hooks.pop().remove()
+        if not completed:
+            return
+        self.log.note(self.prefill, len(self.layers) - len(self.log.tokens))
+        if self.shortened and self.handle is not None:
+            self._settle_cache(self.handle)
+        cache = self.cache if self.handle is None else self.handle.cache
+        self.carrier.finish(self.prefill, self.log, cache, None if cache is None else _cache_bytes(cache))
+
+    def _with_prunable_cache(self) -> dict[str, Any]:
+        changed = open_cache(self.text, self.kwargs)
+        cache = changed.get("past_key_values")
+        if cache is not None:
+            self.handle = self.prunable(cache)
+        return changed
+
+    def _shortened_inputs(self, kwargs: dict[str, Any], ragged: Ragged, embeds: Tensor) -> dict[str, Any]:
+        self.shortened = True
+        changed = dict(kwargs)
+        before = self.prefill.new_length
+        changed["inputs_embeds"] = embeds
+        changed["position_ids"] = _gather_positions(kwargs.get("position_ids"), ragged, self.prefill.first_column)
+        changed["attention_mask"] = self._mask_2d(kwargs.get("attention_mask"), before)
+        return changed
+
+    def _mask_2d(self, base: Tensor | None, new: int) -> Tensor | None:
+        """The mask over the stored earlier tokens and the running ones; None where nothing is padded."""
+        layout = self.prefill.layout
+        earlier = self.prefill.first_column if base is None else base.shape[1] - new
+        if base is None and not layout.is_padded and self.handle is not None:
+            return None
+        if base is None:
+            seen = layout.valid.new_ones(len(layout.valid), earlier)
+        else:
+            seen = base[:, :earlier].to(layout.valid.device).bool()
+        return torch.cat([seen, layout.valid], dim=1)
+
+    def _hook_layers(self) -> None:
+        cuts = dict(zip(self.carrier.layers, self.carrier.pipeline.selectors))
+        first = 0 if self.shortened else min(cuts) + 1
+        for index, layer in enumerate(self.layers):
+            if index >= first:
+                self.hooks.append(layer.register_forward_pre_hook(self._before_layer, with_kwargs=True))
+            if index in cuts:
+                cut = _Cut(self, cuts[index], index)
+                self.hooks.append(layer.register_forward_pre_hook(cut.before, with_kwargs=True))
+                self.hooks.append(layer.register_forward_hook(cut.after, with_kwargs=True, prepend=True))
+
+    def _before_layer(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Hand a layer what fits the shortened sequence; gaps in text positions would be taken for packing."""
+        if not self.shortened:
+            return None
+        changed = {**kwargs, "position_ids": None}
+        if self.gathered is not None:
+            changed["attention_mask"] = self.mask_after
+            changed["position_embeddings"] = self._gathered_rotary(kwargs["position_embeddings"], self.gathered)
+        return args, changed
+
+    def _gathered_rotary(self, rotary: tuple[Tensor, ...], ragged: Ragged) -> tuple[Tensor, ...]:
+        if self.rotary is None or self.rotary[0] is not rotary:
+            parts = tuple(ragged.gather(part, part.ndim - 3, part.ndim - 2) for part in rotary)
+            self.rotary = (rotary, parts)
+        return self.rotary[1]
+
+    def shorten_after(self, layer: int, hidden: Tensor, ragged: Ragged) -> Tensor:
+        """Shorten what layer ``layer`` put out, the cache of the layers up to it, and the mask of the later ones."""
+        hidden = ragged.gather(hidden)
+        base = self.kwargs.get("attention_mask")
+        self.gathered = ragged if self.gathered is None else _chained(self.gathered, ragged)
+        self.rotary = None
+        self.shortened = True
+        self._cut_cache()
+        if layer + 1 < len(self.layers):
+            self.mask_after = create_causal_mask(
+                config=self.text.config,
+                inputs_embeds=hidden,
+                attention_mask=self._mask_2d(base, self.prefill.new_length),
+                past_key_values=None if self.handle is None else self.handle.cache,
+                position_ids=None,
+                layer_idx=layer + 1,
+            )
+        return hidden
+
+    def layers_ran(self, count: int) -> None:
+        """The layers below ``count`` have run on the running sequence as it is now (before a cut)."""
+        self.log.note(self.prefill, count - len(self.log.tokens))
+        if self.handle is not None:
+            self.stored += [self.prefill.stored()] * (count - len(self.stored))
+
+    def _cut_cache(self) -> None:
+        """Cut every layer that has run to the tokens still in the sequence; equal layouts share one index."""
+        if self.handle is None:
+            return
+        done: dict[int, tuple[Ragged | None, Layout]] = {}
+        for index, layout in enumerate(self.stored):
+            if id(layout) not in done:
+                ragged = self.prefill.compact(layout)
+                done[id(layout)] = (ragged, layout if ragged is None else layout.after(ragged))
+            ragged, self.stored[index] = done[id(layout)]
+            if ragged is not None:
+                self.handle.layer(index).cut(ragged.index, ragged.valid if ragged.is_padded else None)
+
+    def _settle_cache(self, handle: PrunableHandle) -> None:
+        """Bring all layers to the same stored tokens and tell them which logical columns those are."""
+        self.layers_ran(len(self.layers))
+        self._cut_cache()
+        logical, tail = self.prefill.logical_length, self.prefill.croppable()
+        for index, layout in enumerate(self.stored):
+            handle.layer(index).place(layout.columns, layout.valid if layout.is_padded else None, logical, tail)
+
+    def _note_idle_selectors(self) -> None:
+        for layer, selector in zip(self.carrier.layers, self.carrier.pipeline.selectors):
+            self.prefill.note_idle(selector, layer)
+
+
+class _Cut:
+    """One selector at its layer."""
+
+    def __init__(self, passage: Passage, selector: TokenSelector, layer: int) -> None:
+        self.passage = passage
+        self.selector = selector
+        self.layer = layer
+        self.reader: AttentionReader | None = None
+        self.watching: list[Removable] = []
+
+    def before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        prefill = self.passage.prefill
+        if not prefill.will_cut(self.selector):
+            return
+        self.reader = self.passage.carrier.reader(self.layer)
+        rows = [places if cut else places[:0] for places, cut in zip(prefill.text_rows, self._rows_to_cut())]
+        self.watching = list(self.reader.watch(rows))
+        self.passage.hooks += self.watching
+
+    def after(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        prefill, reader = self.passage.prefill, self.reader
+        self.passage.layers_ran(self.layer + 1)
+        if reader is None:
+            prefill.note_idle(self.selector, self.layer)
+            return None
+        for handle in self.watching:
+            handle.remove()
+        hidden = output if isinstance(output, Tensor) else output[0]
+        begin = Moment.now(hidden.device)
+        scores = [self._scores(reader, row) if cut else None for row, cut in enumerate(self._rows_to_cut())]
+        self.reader = None
+        ragged = prefill.cut(self.selector, self.layer, scores, begin)
+        shorter = self.passage.shorten_after(self.layer, hidden, ragged)
+        prefill.stages[-1] = prefill.stages[-1].ending_now(hidden.device)
+        return shorter if isinstance(output, Tensor) else (shorter, *output[1:])
+
+    def _rows_to_cut(self) -> list[bool]:
+        counts = self.passage.prefill.visual_counts(self.selector.modalities)
+        return [self.selector.budget.count(count) < count for count in counts]
+
+    def _scores(self, reader: AttentionReader, row: int) -> Tensor:
+        prefill, handle = self.passage.prefill, self.passage.handle
+        places = prefill.scored_places(self.selector, row)
+        earlier_keys = None
+        if prefill.earlier is not None and handle is not None:
+            keys = handle.layer(self.layer).keys
+            earlier_keys = None if keys is None else keys[row, :, : prefill.earlier.columns.shape[1]]
+        view = reader.view(row, earlier_keys, prefill.stored().valid[row], places)
+        return self.selector.scorer.score(view)
+
+
+def open_cache(text: PreTrainedModel, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The same arguments with the cache the decoder would make itself, so that its layers can be made prunable."""
+    use_cache = kwargs.get("use_cache")
+    if use_cache is None:
+        use_cache = getattr(text.config, "use_cache", True)
+    if not use_cache or kwargs.get("past_key_values") is not None:
+        return dict(kwargs)
+    return {**kwargs, "past_key_values": DynamicCache(config=text.config)}
+
+
+def earlier_layout(cache: Any, given: Tensor | None, past: int, batch: int) -> Layout | None:
+    """What a cache of ``past`` logical tokens stores, its padding and the caller's mask taken together."""
+    if past == 0 or cache is None:
+        return None
+    layer = cache.layers[0]
+    if isinstance(layer, PrunableLayer):
+        columns, valid = layer.slot_columns(), layer.slot_valid()
+    else:
+        columns = torch.arange(past, device=layer.keys.device).expand(batch, -1)
+        valid = None
+    if valid is None:
+        valid = torch.ones_like(columns, dtype=torch.bool)
+    if given is not None:
+        valid = valid & given.to(columns.device).bool().gather(1, columns.clamp(min=0))
+    return Layout(columns, valid, not bool(valid.all()))
+
+
+def _gather_positions(positions: Tensor | None, ragged: Ragged, first: int) -> Tensor:
+    """The kept tokens' own positions; row 0 of four (text positions) is left out, its gaps would look like packing."""
+    if positions is None:
+        length = int(ragged.index.max()) + 1
+        positions = torch.arange(length, device=ragged.index.device).unsqueeze(0) + first
+    if positions.ndim == 3:
+        return ragged.gather(positions[-3:], 1, 2)
+    return ragged.gather(positions, 0, 1)
+
+
+def _chained(first: Ragged, then: Ragged) -> Ragged:
+    return Ragged(first.index.gather(1, then.index), then.valid, then.is_padded)
+
+
+def _cache_bytes(cache: Any) -> CacheBytes:
+    stored = unpruned = 0
+    for layer in cache.layers:
+        if layer.keys is None or layer.keys.numel() == 0:
+            continue
+        held = layer.keys.nbytes + layer.values.nbytes
+        stored += held
+        unpruned += held // layer.keys.shape[-2] * layer.get_seq_length()
+    return CacheBytes(stored, unpruned)

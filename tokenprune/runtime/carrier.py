@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a model port asks while a forward runs: are there visual tokens, what may be done, who is running."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from tokenprune.adapter import AttentionReader, Prompt
+from tokenprune.errors import UnsupportedModeError
+from tokenprune.pipeline import Pipeline
+from tokenprune.plugins import BoundAdapter
+from tokenprune.protocols import PrunableCache
+from tokenprune.runtime.layout import Layout
+from tokenprune.runtime.prefill import Prefill
+from tokenprune.runtime.report import CacheBytes, LayerLog, Report, make_report
+from tokenprune.runtime.span import RunningSpan
+
+
+@dataclass(frozen=True)
+class Call:
+    """What ``generate`` knows and a forward cannot see.
+
+    Args:
+        expanded: copies of each prompt that run (beams, return sequences).
+        passed: number of columns of the ``input_ids`` the user passed.
+    """
+
+    expanded: int = 1
+    passed: int | None = None
+
+
+@dataclass(eq=False)
+class PrefillCarrier:
+    """One session's pipeline and adapter, its running call, and its reports.
+
+    Args:
+        pipeline: the operators.
+        adapter: the model's adapter.
+        depth: number of decoder layers.
+    """
+
+    pipeline: Pipeline
+    adapter: BoundAdapter
+    layers: list[int]
+    reports: list[Report] = field(default_factory=lambda: [])
+    call: Call = field(default_factory=Call)
+    _turns: weakref.WeakKeyDictionary[object, Report] = field(default_factory=weakref.WeakKeyDictionary)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _owner: int | None = None
+    _entered: int = 0
+
+    @contextmanager
+    def generating(self, call: Call) -> Iterator[None]:
+        """For the time of one ``generate``: its call is known, and no other thread may run this model."""
+        self.enter()
+        previous, self.call = self.call, call
+        try:
+            yield
+        finally:
+            self.call = previous
+            self.leave()
+
+    def enter(self) -> None:
+        """A forward or generate begins; raises if another thread is inside this session."""
+        with self._lock:
+            mine = threading.get_ident()
+            if self._entered and self._owner != mine:
+                raise UnsupportedModeError("two threads run in one session; give each thread its own model")
+            self._owner = mine
+            self._entered += 1
+
+    def leave(self) -> None:
+        """The forward or generate that :meth:`enter` announced has ended."""
+        with self._lock:
+            self._entered = max(0, self._entered - 1)
+
+    def begin(self, prompt: Prompt, earlier: Layout | None, first_column: int) -> Prefill | None:
+        """The prefill of these new tokens; None where they hold no video or image.
+
+        Raises:
+            UnsupportedModeError: the layout cannot be read, or no text follows the visual tokens.
+        """
+        spans = self.adapter.visual_boundaries(prompt)
+        if not any(spans):
+            return None
+        device = prompt.input_ids.device
+        valid = prompt.valid.cpu()
+        real = valid.sum(1).tolist()
+        text_rows = [_text_after(row_spans, row_valid) for row_spans, row_valid in zip(spans, valid)]
+        prefill = Prefill(
+            pipeline=self.pipeline,
+            rows=[[RunningSpan.start(span, device) for span in row] for row in spans],
+            layout=Layout.start(prompt.valid, first_column, min(real) < valid.shape[1]),
+            real=real,
+            text_rows=[row.to(device) for row in text_rows],
+            earlier=earlier,
+            earlier_real=[0] * len(real) if earlier is None else earlier.valid.sum(1).tolist(),
+            first_column=first_column,
+        )
+        prefill.require_text_rows()
+        self._require_readable_keys(earlier)
+        return prefill
+
+    def reader(self, layer: int) -> AttentionReader:
+        """A reader of one layer's queries and keys."""
+        return self.adapter.attention_view(layer)
+
+    def prunable(self, cache: object) -> PrunableCache:
+        """The handle that cuts ``cache``."""
+        return self.adapter.cache_layers(cache)
+
+    def finish(self, prefill: Prefill, log: LayerLog, cache: object | None, cache_bytes: CacheBytes | None) -> None:
+        """Keep the report of a finished prefill."""
+        earlier = self._turns.get(cache) if cache is not None else None
+        report = make_report(
+            prefill, log, expanded=self.call.expanded, passed=self.call.passed, cache=cache_bytes, earlier=earlier
+        )
+        self.reports.append(report)
+        if cache is not None:
+            self._turns[cache] = report
+
+    def _require_readable_keys(self, earlier: Layout | None) -> None:
+        if earlier is None:
+            return
+        for selector in self.pipeline.selectors:
+            if getattr(selector.scorer, "needs_unrotated_keys", False):
+                raise UnsupportedModeError(
+                    f"{type(selector.scorer).__name__} reads keys before RoPE, which the cache of earlier turns does "
+                    'not hold; use scorer="rope_causal" for a continued conversation'
+                )
+
+
+def _text_after(spans: object, valid: torch.Tensor) -> torch.Tensor:
+    """Places of the real tokens after the row's last visual token; none for a row without visual tokens."""
+    last = max((int(span.columns[-1]) for span in spans), default=len(valid))  # type: ignore[attr-defined]
+    places = torch.arange(len(valid))
+    return places[valid & (places > last)]

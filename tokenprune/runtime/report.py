@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one prefill lost where: counts per stage and layer, bytes of the KV cache, and which tokens were kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from tokenprune.runtime.layout import Layout
+from tokenprune.runtime.prefill import Prefill, Stage
+from tokenprune.runtime.span import RunningSpan
+
+
+@dataclass(frozen=True)
+class CacheBytes:
+    """Bytes of keys and values after the prefill, padding counted, and what they would be without pruning."""
+
+    stored: int
+    unpruned: int
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """The report of one prefill that held visual tokens; lists have one entry per row of the user's batch.
+
+    Attributes:
+        prompt_tokens: tokens of each row before anything, padding not counted.
+        visual_tokens: visual tokens of each row before anything.
+        layer_tokens: per decoder layer the tokens it computed, per row.
+        expanded: copies of each prompt that ran (beams or return sequences); the first copy is shown.
+        cache: KV bytes, None where the forward used no cache.
+    """
+
+    prompt_tokens: list[int]
+    visual_tokens: list[int]
+    layer_tokens: list[list[int]]
+    expanded: int
+    cache: CacheBytes | None
+    _visual_left: list[list[int]]
+    _stages: list[Stage]
+    _final: Layout
+    _spans: list[list[RunningSpan]]
+    _first_passed: int
+    _first_new: int
+    _earlier: Report | None = field(default=None)
+
+    @cached_property
+    def stages(self) -> list[dict[str, Any]]:
+        """Per operator, in order: name, site, layer, visual tokens before and after per row, seconds."""
+        return [
+            {
+                "operator": stage.operator,
+                "site": stage.site,
+                "layer": stage.layer,
+                "visual_before": self._rows(stage.before),
+                "visual_after": self._rows(stage.after),
+                "seconds": stage.begin.until(stage.end),
+            }
+            for stage in self._stages
+        ]
+
+    @property
+    def visual_retained(self) -> list[float]:
+        """Final visual tokens / initial, per row; 1.0 where there were none."""
+        return [_ratio(left, first) for left, first in zip(self._visual_left[-1], self.visual_tokens)]
+
+    @property
+    def layer_averaged_retained(self) -> list[float]:
+        """Mean over the decoder layers of visual tokens seen / initial, per row: the budget at which papers compare."""
+        per_row = zip(*self._visual_left[:-1])
+        return [_ratio(sum(left), first * len(left)) for left, first in zip(per_row, self.visual_tokens)]
+
+    @property
+    def compression_ratio(self) -> list[float]:
+        """``1 - visual_retained``, the fraction of visual tokens removed, per row."""
+        return [1.0 - kept for kept in self.visual_retained]
+
+    @property
+    def kv_bytes(self) -> int | None:
+        """Bytes of the whole KV cache after the prefill, padding counted; None without a cache."""
+        return None if self.cache is None else self.cache.stored
+
+    @property
+    def kv_bytes_unpruned(self) -> int | None:
+        """Bytes the cache would hold had nothing been removed; None without a cache."""
+        return None if self.cache is None else self.cache.unpruned
+
+    @cached_property
+    def kept(self) -> list[Tensor]:
+        """Per row the columns of the ``input_ids`` as passed that the model still holds; strictly increasing."""
+        columns, valid = self._final.columns.cpu(), self._final.valid.cpu()
+        rows = range(0, len(columns), self.expanded)
+        kept = [columns[row][valid[row]] - self._first_passed for row in rows]
+        return [row[row >= 0] for row in kept]
+
+    @cached_property
+    def sources(self) -> list[list[Tensor]]:
+        """Per row, parallel to the visual tokens of :attr:`kept`: the sorted columns merged into each."""
+        found: list[list[Tensor]] = []
+        offset = self._first_new - self._first_passed
+        for row in range(0, len(self._spans), self.expanded):
+            earlier = self._earlier_sources(row // self.expanded)
+            merged: list[tuple[int, Tensor]] = []
+            for span in self._spans[row]:
+                columns, assign, anchors = span.span.columns.cpu(), span.plan.assign.cpu(), span.plan.anchors.cpu()
+                order = assign.argsort(stable=True)
+                groups = order[(assign < 0).sum() :].split(assign[assign >= 0].bincount().tolist())
+                merged += [(int(columns[a]), columns[group] + offset) for a, group in zip(anchors, groups)]
+            found.append(earlier + [columns for _, columns in sorted(merged, key=lambda pair: pair[0])])
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: the counts, ratios, stages and bytes."""
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "visual_tokens": self.visual_tokens,
+            "stages": self.stages,
+            "layer_tokens": self.layer_tokens,
+            "visual_retained": self.visual_retained,
+            "layer_averaged_retained": self.layer_averaged_retained,
+            "kv_bytes": self.kv_bytes,
+            "kv_bytes_unpruned": self.kv_bytes_unpruned,
+            "compression_ratio": self.compression_ratio,
+            "expanded": self.expanded,
+        }
+
+    def _rows(self, counts: list[int]) -> list[int]:
+        return counts[:: self.expanded]
+
+    def _earlier_sources(self, row: int) -> list[Tensor]:
+        """Sources of an earlier turn's visual tokens, where that turn is part of the ``input_ids`` passed now."""
+        if self._earlier is None or row >= len(self._earlier._spans) // self._earlier.expanded:
+            return []
+        shift = self._earlier._first_passed - self._first_passed
+        moved = [columns + shift for columns in self._earlier.sources[row]]
+        return [columns for columns in moved if bool((columns >= 0).all())]
+
+
+@dataclass(eq=False)
+class LayerLog:
+    """Tokens and visual tokens that each decoder layer computed; filled while the prefill runs."""
+
+    tokens: list[list[int]] = field(default_factory=lambda: [])
+    visual: list[list[int]] = field(default_factory=lambda: [])
+
+    def note(self, prefill: Prefill, layers: int) -> None:
+        """``layers`` further layers run on the running sequence as it is now."""
+        for _ in range(layers):
+            self.tokens.append(list(prefill.real))
+            self.visual.append(prefill.visual_counts())
+
+
+def make_report(
+    prefill: Prefill, log: LayerLog, *, expanded: int, passed: int | None, cache: CacheBytes | None,
+    earlier: Report | None,
+) -> Report:
+    """Freeze what a finished prefill knows.
+
+    Args:
+        prefill: the finished prefill.
+        log: what each layer computed.
+        expanded: copies of each prompt that ran.
+        passed: number of columns of the ``input_ids`` that the user passed; None: just the new tokens.
+        cache: KV bytes, or None.
+        earlier: report of the turn before on the same cache.
+    """
+    stored = prefill.stored()
+    ragged = prefill.compact(stored)
+    final = stored if ragged is None else stored.after(ragged)
+    first_passed = prefill.logical_length - (prefill.new_length if passed is None else passed)
+    return Report(
+        prompt_tokens=prefill.first_real[::expanded],
+        visual_tokens=prefill.first_visual[::expanded],
+        layer_tokens=[tokens[::expanded] for tokens in log.tokens],
+        expanded=expanded,
+        cache=cache,
+        _visual_left=[row[::expanded] for row in [*log.visual, prefill.visual_counts()]],
+        _stages=prefill.stages,
+        _final=final,
+        _spans=prefill.rows,
+        _first_passed=first_passed,
+        _first_new=prefill.first_column,
+        _earlier=earlier,
+    )
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else 1.0

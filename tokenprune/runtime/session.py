@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attaching a pipeline to a model, and taking it off again without a trace."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from types import TracebackType
+
+from torch import nn
+
+from tokenprune.adapter import Removable
+from tokenprune.errors import AlreadyAttachedError, InvalidValueError, UnsupportedModeError
+from tokenprune.pipeline import Pipeline
+from tokenprune.plugins import find_adapter
+from tokenprune.runtime.carrier import PrefillCarrier
+from tokenprune.runtime.report import Report
+
+_attached: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_attaching = threading.Lock()
+
+
+class Session:
+    """A pipeline attached to a model; made by :func:`attach`.
+
+    Use it as a context manager, or call :meth:`detach`. Reports stay readable after that.
+    """
+
+    def __init__(self, model: nn.Module, pipeline: Pipeline) -> None:
+        if not isinstance(pipeline, Pipeline):
+            raise InvalidValueError(f"pipeline must be a tokenprune.Pipeline, got {type(pipeline).__name__}")
+        _refuse_wrappers(model)
+        adapter = find_adapter(model)
+        self.pipeline = pipeline
+        self._carrier = PrefillCarrier(pipeline, adapter, pipeline.layers(adapter.depth))
+        self._modules = list(model.modules())
+        with _attaching:
+            if any(module in _attached for module in self._modules):
+                raise AlreadyAttachedError("this model already has a session; detach it first")
+            self._handles: list[Removable] = list(adapter.decoder().install(self._carrier))
+            _attached.update(self._modules)
+
+    @property
+    def report(self) -> Report | None:
+        """The report of the last prefill that held visual tokens; None before the first."""
+        return self._carrier.reports[-1] if self._carrier.reports else None
+
+    @property
+    def reports(self) -> list[Report]:
+        """All reports, oldest first."""
+        return list(self._carrier.reports)
+
+    def detach(self) -> None:
+        """Take every hook off; doing it twice is harmless."""
+        with _attaching:
+            while self._handles:
+                self._handles.pop().remove()
+            for module in self._modules:
+                _attached.discard(module)
+            self._modules = []
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+
+def attach(model: nn.Module, pipeline: Pipeline) -> Session:
+    """Attach a pipeline to a model: from now on every prefill that holds visual tokens goes through it.
+
+    Args:
+        model: a model that an installed adapter knows, possibly inside a wrapper such as PEFT's.
+        pipeline: the operators; an empty pipeline only writes reports.
+
+    Returns:
+        The session; ``with tokenprune.attach(model, pipeline) as session: model.generate(...)``.
+
+    Raises:
+        NoAdapterError: no adapter knows the model.
+        AlreadyAttachedError: the model has a session.
+        InvalidValueError: a selector's layer lies beyond the model's depth.
+        UnsupportedModeError: the model is compiled or wrapped in a way that cannot be pruned.
+    """
+    return Session(model, pipeline)
+
+
+def _refuse_wrappers(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.DataParallel):
+            raise UnsupportedModeError("nn.DataParallel runs copies of the model in threads; use one model per process")
+        if type(module).__name__ == "OptimizedModule" or getattr(module, "_compiled_call_impl", None) is not None:
+            raise UnsupportedModeError("the model is compiled with torch.compile; attach to the uncompiled model")

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of a Qwen2.5-VL model that pruning touches, found by class inside any wrapper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLModel,
+    Qwen2_5_VLTextModel,
+)
+
+from tokenprune.errors import UnsupportedModeError
+from tokenprune.hf import only_module
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """A Qwen2.5-VL: the model with the language head, the module that joins vision and text, and the decoder."""
+
+    model: Qwen2_5_VLForConditionalGeneration
+    prompt: Qwen2_5_VLModel
+    text: Any  # Qwen2_5_VLTextModel; its stubs hide `layers`
+
+
+def find_parts(model: nn.Module) -> Parts | str:
+    """The parts, or one line that says why this is no Qwen2.5-VL that can be pruned."""
+    head = only_module(model, Qwen2_5_VLForConditionalGeneration)
+    prompt = only_module(model, Qwen2_5_VLModel)
+    text = only_module(model, Qwen2_5_VLTextModel)
+    if head is None or prompt is None or text is None:
+        return f"{type(model).__name__} does not hold exactly one Qwen2_5_VLForConditionalGeneration"
+    if "sliding_attention" in text.config.layer_types:
+        return "the decoder has sliding-window layers, whose cache cannot be cut"
+    return Parts(head, prompt, text)
+
+
+def require_parts(model: nn.Module) -> Parts:
+    """The parts of a model that the adapter has accepted."""
+    parts = find_parts(model)
+    if isinstance(parts, str):
+        raise UnsupportedModeError(parts)
+    return parts
