@@ -15,6 +15,7 @@ from torch import nn
 
 from tokenprune.adapter import Accepted, AttentionReader, Declined, DecoderPort, Prompt, VisualSpan
 from tokenprune.protocols import PrunableCache
+from tokenprune.runner import VideoRunner
 
 PROJECT = "tokenprune"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -76,5 +77,14 @@ def tokenprune_cache_layers(model: nn.Module, cache: object) -> PrunableCache:
     """Make the layers of ``cache`` prunable, in place, and return the handle that cuts them.
 
     Raise :class:`tokenprune.UnsupportedCacheError` where that cannot be done rightly, leaving the cache as it was.
+    """
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def tokenprune_runner() -> VideoRunner:
+    """How the command line loads this adapter's models and asks them about video files; optional.
+
+    Called only by commands that run a model; importing what is heavy can wait until the runner is used.
     """
     raise NotImplementedError

@@ -153,9 +153,10 @@ def _inspect(path: Path) -> tuple[int, float]:
 
 
 def _decode(path: Path, indices: tuple[int, ...]) -> Frames:
-    from transformers.video_utils import load_video
+    from transformers import video_utils
 
     av = _pyav()
+    load_video: Any = video_utils.load_video  # its annotation leaves out the path that its documentation describes
 
     def chosen(metadata: Any, **_: Any) -> npt.NDArray[np.int64]:
         return np.array(indices, dtype=np.int64)

@@ -80,7 +80,9 @@ def test_a_real_clip() -> None:
         assert np.array_equal(frame, every[index])
 
 
-@pytest.mark.parametrize(("suffix", "codec"), [("mp4", "libx264"), ("mkv", "libx264"), ("gif", "gif"), ("avi", "mpeg4")])
+@pytest.mark.parametrize(
+    ("suffix", "codec"), [("mp4", "libx264"), ("mkv", "libx264"), ("gif", "gif"), ("avi", "mpeg4")]
+)
 def test_containers_that_do_and_do_not_count_their_frames(tmp_path: Path, suffix: str, codec: str) -> None:
     clip = load_clip(write_video(tmp_path / f"video.{suffix}", 6, codec), frames=6)
     assert clip.total_frames == 6

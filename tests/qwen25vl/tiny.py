@@ -47,6 +47,11 @@ def tiny_tokenizer() -> Any:
 
 @lru_cache
 def tiny_processor(frame_pixels: int = 6 * BOX * BOX) -> Any:
+    """One processor for all tests, not to be changed."""
+    return build_processor(frame_pixels)
+
+
+def build_processor(frame_pixels: int = 6 * BOX * BOX) -> Any:
     """Qwen's processor; a frame becomes at most `frame_pixels` large."""
     from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
@@ -63,9 +68,10 @@ def tiny_config(layers: int = LAYERS) -> Any:
     from transformers import Qwen2_5_VLConfig
 
     tokenizer = tiny_processor().tokenizer
-    ids = {name: int(tokenizer.convert_tokens_to_ids(f"<|{name}|>")) for name in (
-        "vision_start", "vision_end", "image_pad", "video_pad", "im_end", "endoftext"
-    )}
+    ids = {
+        name: int(tokenizer.convert_tokens_to_ids(f"<|{name}|>"))
+        for name in ("vision_start", "vision_end", "image_pad", "video_pad", "im_end", "endoftext")
+    }
     return Qwen2_5_VLConfig(
         text_config={
             "vocab_size": len(tokenizer),

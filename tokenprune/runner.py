@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the command line asks of an adapter: load a model by name, and answer questions about video files with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from tokenprune.pipeline import Pipeline
+
+
+class ReportLike(Protocol):
+    """What a session measured; see :attr:`Session.report`."""
+
+    def to_dict(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class ClipQuestion:
+    """A question about one video file.
+
+    Args:
+        video: path of the file.
+        question: what is asked.
+        system: system prompt; None is the model's own.
+        frames: frames to sample, evenly spread.
+        fps: or frames a second; where neither is given the adapter's own default.
+        max_pixels: largest frame after resizing, in pixels; None is what the model's processor says.
+    """
+
+    video: str
+    question: str
+    system: str | None = None
+    frames: int | None = None
+    fps: float | None = None
+    max_pixels: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """A greedy answer, and what it cost.
+
+    Args:
+        text: the answer without special tokens.
+        token_ids: the generated tokens.
+        report: what was pruned; None for the plain model.
+        vision_seconds: time in the vision tower.
+        prefill_seconds: from the start to the first new token, without the vision tower; pruning is part of it.
+        decode_seconds: from the first new token to the last.
+        peak_memory_bytes: most device memory held meanwhile; None where it is not known (CPU).
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    report: ReportLike | None
+    vision_seconds: float
+    prefill_seconds: float
+    decode_seconds: float
+    peak_memory_bytes: int | None
+
+
+class PreparedQuestion(Protocol):
+    """A question with its frames decoded and resized, ready to be answered any number of times."""
+
+    @property
+    def frames(self) -> int:
+        """Frames that were sampled."""
+        ...
+
+    @property
+    def sampled_fps(self) -> float:
+        """How many of them make a second of the video."""
+        ...
+
+
+class VideoModel(Protocol):
+    """A loaded model."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The model itself, as :func:`tokenprune.attach` takes it."""
+        ...
+
+    def prepare(self, question: ClipQuestion) -> PreparedQuestion:
+        """Read the file and make the model's inputs; raises :class:`tokenprune.errors.VideoError` for a bad file."""
+        ...
+
+    def answer(self, prepared: PreparedQuestion, pipeline: Pipeline | None, max_new_tokens: int) -> Answer:
+        """Answer greedily; with a pipeline through a session of its own, with None by the plain model."""
+        ...
+
+
+class VideoRunner(Protocol):
+    """An adapter's way from a model's name to answers."""
+
+    def declines(self, model: str) -> str | None:
+        """None if this adapter can load the model of this path or id, or one line that says why not.
+
+        Raises :class:`tokenprune.errors.ModelLoadError` where there is no such model at all.
+        """
+        ...
+
+    def load(self, model: str | None, device: str | None, dtype: str | None, attn: str | None) -> VideoModel:
+        """Load a model; None is the small one that ships with the adapter, None elsewhere the adapter's choice."""
+        ...
+
+    def demo(self) -> Path:
+        """A short clip that ships with the adapter."""
+        ...

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One question answered, plain or pruned, and timed; and the runner that the command line asks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune.errors import InvalidValueError, UnsupportedModeError
+from tokenprune.pipeline import Pipeline
+from tokenprune.runner import Answer, ClipQuestion, PreparedQuestion
+from tokenprune_qwen25vl.assets import demo_clip
+from tokenprune_qwen25vl.chat import Conversation, model_inputs
+from tokenprune_qwen25vl.loading import load, why_not
+from tokenprune_qwen25vl.video import load_clip
+
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+
+
+def answer(
+    model: Qwen2_5_VLForConditionalGeneration,
+    processor: Qwen2_5_VLProcessor,
+    inputs: Mapping[str, Tensor],
+    pipeline: Pipeline | None = None,
+    max_new_tokens: int = 64,
+) -> Answer:
+    """Generate greedily from one prompt and time it.
+
+    The device is waited for at the borders of the vision tower and at every token, so that the times are true.
+
+    Args:
+        model: a Qwen2.5-VL model.
+        processor: its processor, for turning tokens into text.
+        inputs: of one prompt, from :func:`tokenprune_qwen25vl.chat.model_inputs`; moved to the model's device.
+        pipeline: attached for this one call; None runs the plain model.
+        max_new_tokens: length of the answer, at most.
+
+    Raises:
+        InvalidValueError: more than one prompt, or `max_new_tokens` below 1.
+        TokenPruneError: what :func:`tokenprune.attach` refuses.
+    """
+    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+        raise InvalidValueError(f"max_new_tokens must be a whole number of at least 1, got {max_new_tokens!r}")
+    if len(inputs["input_ids"]) != 1:
+        raise InvalidValueError(f"inputs must hold one prompt, got {len(inputs['input_ids'])}")
+    from tokenprune import attach
+
+    device = model.device
+    moved: dict[str, Any] = {name: value.to(device) for name, value in inputs.items()}
+    clock = _Clock(device)
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+    with nullcontext() if pipeline is None else attach(model, pipeline) as session, clock.watching(_vision(model)):
+        clock.start()
+        generate: Any = model.generate  # the library types what it is bound to, not what it is
+        output = generate(
+            **moved,
+            streamer=clock,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            # Sampling parameters that a checkpoint brings along would only be warned about.
+            temperature=None,
+            top_p=None,
+            top_k=None,
+        )
+    new = output[0, moved["input_ids"].shape[1] :].tolist()
+    return Answer(
+        text=str(processor.tokenizer.decode(new, skip_special_tokens=True)).strip(),
+        token_ids=tuple(new),
+        report=None if session is None else session.report,
+        vision_seconds=clock.vision,
+        prefill_seconds=clock.first_token - clock.vision,
+        decode_seconds=clock.last_token - clock.first_token,
+        peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Inputs of one question."""
+
+    inputs: Mapping[str, Tensor]
+    frames: int
+    sampled_fps: float
+
+
+@dataclass(frozen=True, eq=False)
+class QwenModel:
+    """A loaded Qwen2.5-VL and its processor."""
+
+    module: Qwen2_5_VLForConditionalGeneration
+    processor: Qwen2_5_VLProcessor
+
+    def prepare(self, question: ClipQuestion) -> Prepared:
+        """Decode, sample and resize the video, and put the question after it."""
+        clip = load_clip(question.video, frames=question.frames, fps=question.fps)
+        conversation = Conversation(question.question, (clip,), question.system)
+        inputs = model_inputs(self.processor, [conversation], question.max_pixels)
+        return Prepared(inputs, len(clip.frames), len(clip.frames) / clip.total_frames * clip.fps)
+
+    def answer(self, prepared: PreparedQuestion, pipeline: Pipeline | None, max_new_tokens: int) -> Answer:
+        """Answer greedily; see :func:`answer`."""
+        if not isinstance(prepared, Prepared):
+            raise InvalidValueError(f"prepared must come from prepare(), got {type(prepared).__name__}")
+        return answer(self.module, self.processor, prepared.inputs, pipeline, max_new_tokens)
+
+
+@dataclass(frozen=True)
+class QwenRunner:
+    """The :class:`tokenprune.runner.VideoRunner` of Qwen2.5-VL."""
+
+    def declines(self, model: str) -> str | None:
+        """Why this path or id is no Qwen2.5-VL."""
+        return why_not(model)
+
+    def load(self, model: str | None, device: str | None, dtype: str | None, attn: str | None) -> QwenModel:
+        """Load a checkpoint; None is the shipped one."""
+        return QwenModel(*load(model, device, dtype, attn))
+
+    def demo(self) -> Path:
+        """The clip in the package."""
+        return demo_clip()
+
+
+@dataclass(eq=False)
+class _Clock:
+    """A streamer that notes when tokens arrive, and hooks that time the vision tower; all in seconds from the start."""
+
+    device: torch.device
+    vision: float = field(default=0.0, init=False)
+    first_token: float = field(default=0.0, init=False)
+    last_token: float = field(default=0.0, init=False)
+    _origin: float = field(default=0.0, init=False)
+    _entered: float = field(default=0.0, init=False)
+    _puts: int = field(default=0, init=False)
+
+    def start(self) -> None:
+        self._origin = self._now()
+
+    def put(self, value: Tensor) -> None:
+        """Called by ``generate`` with the prompt, then with every new token."""
+        self._puts += 1
+        if self._puts > 1:
+            self.last_token = self._now() - self._origin
+        if self._puts == 2:
+            self.first_token = self.last_token
+
+    def end(self) -> None:
+        """Called by ``generate`` after the last token, which `put` has seen."""
+
+    @contextmanager
+    def watching(self, tower: nn.Module) -> Generator[None, None, None]:
+        """Time the forwards of ``tower``."""
+        handles = (tower.register_forward_pre_hook(self._enter), tower.register_forward_hook(self._leave))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        self._entered = self._now()
+
+    def _leave(self, module: nn.Module, args: Any, output: Any) -> None:
+        self.vision += self._now() - self._entered
+
+    def _now(self) -> float:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+
+def _vision(model: nn.Module) -> nn.Module:
+    towers = [module for name, module in model.named_modules() if name.rpartition(".")[2] == "visual"]
+    if len(towers) != 1:
+        raise UnsupportedModeError(f"the model must have one vision tower, but {len(towers)} were found")
+    return towers[0]
