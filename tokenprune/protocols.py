@@ -31,7 +31,9 @@ class TokenScorer(Protocol):
     """How much each visual token matters to the text, read from one layer's attention.
 
     A class attribute ``needs_unrotated_keys = True`` tells that the scorer reads keys before RoPE, which the caches
-    of earlier turns do not hold: such a scorer is refused on a continued cache.
+    of earlier turns do not hold: such a scorer is refused on a continued cache. A class attribute
+    ``reads_attention = False`` (default True) tells that the scorer needs neither queries nor keys: nothing is then
+    captured, no text row is required, and it gets :meth:`AttentionView.unread`.
     """
 
     def score(self, view: AttentionView) -> Tensor:

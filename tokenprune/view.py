@@ -6,7 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+from tokenprune.errors import InvalidValueError
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +32,11 @@ class AttentionView:
     valid_keys: Tensor
     scaling: float
 
+    @classmethod
+    def unread(cls, visual_columns: Tensor, valid_keys: Tensor) -> AttentionView:
+        """A view for scorers with ``reads_attention = False``: columns only, no text rows, reading raises."""
+        return cls(_nothing_read, _nothing_read, visual_columns[:0], visual_columns, valid_keys, scaling=1.0)
+
     def queries(self, rotated: bool = True) -> Tensor:
         """``(heads, R, head_dim)`` queries of the text rows, rotated as the layer does, or before RoPE."""
         return self.read_queries(rotated)
@@ -39,6 +47,12 @@ class AttentionView:
 
     def visible(self, rows: slice) -> Tensor:
         """``(r, L)`` bool: which keys the text rows of the slice may see (causal, padding masked)."""
-        keys = self.valid_keys
-        places = self.text_rows[rows].unsqueeze(1)
-        return keys & (places >= keys.new_ones(len(keys), dtype=places.dtype).cumsum(0) - 1)
+        key_places = torch.arange(len(self.valid_keys), device=self.valid_keys.device)
+        return (key_places <= self.text_rows[rows].unsqueeze(1)).logical_and_(self.valid_keys)
+
+
+def _nothing_read(rotated: bool) -> Tensor:
+    raise InvalidValueError(
+        "a scorer with reads_attention = False asked for queries or keys, but none were captured; "
+        "let it say reads_attention = True"
+    )

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PruneVid's second stage: the text's attention at one layer decides which visual tokens go on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tokenprune.budget import Budget
+from tokenprune.depth import check_layer
+from tokenprune.errors import InvalidValueError
+from tokenprune.operators.selection import SELECTIONS, check_modalities, check_selection
+from tokenprune.plan import TokenPlan
+from tokenprune.protocols import TokenScorer
+from tokenprune.scorers import as_scorer
+
+
+@dataclass(frozen=True, init=False)
+class AttnPrune:
+    """Keep the visual tokens that score highest after decoder layer ``layer``; the others leave later layers and cache.
+
+    PruneVid (arXiv 2412.16117), section on LLM-guided token selection, eq. 7 and 8.
+
+    Args:
+        layer: layers 0..layer see every token, later ones the kept; a 0-based int, or a float in (0, 1): that fraction
+            of the depth, rounded down. The cache of layers 0..layer is cut too.
+        keep_ratio: fraction of a prompt row's visual tokens that is **kept**, rounded up.
+        keep: exact number kept per prompt row, instead of ``keep_ratio``.
+        scorer: ``"rope_causal"`` (the layer's own attention, as in the paper), ``"content"`` (before RoPE, without
+            causality, as in the paper's code), ``"norm"`` (key norms, a fallback), or any :class:`TokenScorer`.
+            A name is replaced by the scorer it stands for.
+        selection: ``"global"``: one ranking, as in the paper; ``"stratified"``: the same budget shared out over the
+            blocks (static block or frame) in proportion to their sizes, the best of each, near to the paper's code.
+        modalities: which visual tokens are scored and may be cut: ``"video"``, ``"image"`` or both.
+
+    Raises:
+        BudgetError: not exactly one of ``keep_ratio`` and ``keep``, or a value that is not allowed.
+        InvalidValueError: any other argument that is not allowed.
+    """
+
+    layer: int | float
+    keep_ratio: float | None
+    keep: int | None
+    scorer: TokenScorer
+    selection: str
+    modalities: tuple[str, ...]
+
+    def __init__(
+        self,
+        layer: int | float = 0.36,
+        keep_ratio: float | None = None,
+        keep: int | None = None,
+        scorer: str | TokenScorer = "rope_causal",
+        selection: str = "global",
+        modalities: Sequence[str] = ("video",),
+    ) -> None:
+        Budget(keep_ratio, keep)
+        check_selection(selection)
+        # Written out because scorer takes more than it holds: names go in, scorers come out.
+        object.__setattr__(self, "layer", check_layer("layer", layer))
+        object.__setattr__(self, "keep_ratio", keep_ratio)
+        object.__setattr__(self, "keep", keep)
+        object.__setattr__(self, "scorer", as_scorer(scorer))
+        object.__setattr__(self, "selection", selection)
+        object.__setattr__(self, "modalities", check_modalities(modalities))
+
+    @property
+    def budget(self) -> Budget:
+        """How many of a row's visual tokens stay."""
+        return Budget(self.keep_ratio, self.keep)
+
+    def select(self, scores: Tensor, blocks: Tensor) -> TokenPlan:
+        """Prune by ``scores`` ``(N,)``, higher stays, ties to the lower index; ``blocks`` ``(N,)`` int64 labels.
+
+        Raises:
+            InvalidValueError: shapes do not fit, or a score is NaN (this waits for the device).
+        """
+        total = len(scores)
+        if scores.shape != (total,) or blocks.shape != (total,):
+            raise InvalidValueError(
+                f"scores and blocks must both have shape (N,), got {tuple(scores.shape)} and {tuple(blocks.shape)}"
+            )
+        count = self.budget.count(total)
+        if count == total:
+            return TokenPlan.identity(total, scores.device)
+        if bool(scores.isnan().any()):
+            raise InvalidValueError(f"scores of {type(self.scorer).__name__} must be numbers, but they hold NaN")
+        return TokenPlan.keeping(SELECTIONS[self.selection](scores, blocks, count), total)

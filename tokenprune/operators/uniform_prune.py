@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Baselines at :class:`AttnPrune`'s site and budget that do not look at the tokens: even spacing, and chance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from tokenprune.budget import Budget
+from tokenprune.depth import check_layer
+from tokenprune.errors import InvalidValueError
+from tokenprune.operators.selection import check_modalities
+from tokenprune.plan import TokenPlan
+from tokenprune.protocols import TokenScorer
+from tokenprune.view import AttentionView
+
+
+@dataclass(frozen=True)
+class NoScore:
+    """The scorer of selectors that ignore scores: all tokens alike, nothing read."""
+
+    reads_attention: ClassVar[bool] = False
+
+    def score(self, view: AttentionView) -> Tensor:
+        """``(N,)`` fp32 zeros."""
+        return torch.zeros(len(view.visual_columns), device=view.visual_columns.device)
+
+
+@dataclass(frozen=True)
+class UniformPrune:
+    """Keep evenly spaced visual tokens of each row, in prompt order: the middle one of K strips of equal length.
+
+    Args:
+        layer: as in :class:`AttnPrune`.
+        keep_ratio: fraction of a row's visual tokens that is **kept**, rounded up.
+        keep: exact number kept per row, instead of ``keep_ratio``.
+        modalities: which visual tokens may be cut: ``"video"``, ``"image"`` or both.
+
+    Raises:
+        BudgetError: not exactly one of ``keep_ratio`` and ``keep``, or a value that is not allowed.
+        InvalidValueError: any other argument that is not allowed.
+    """
+
+    layer: int | float = 0.36
+    keep_ratio: float | None = None
+    keep: int | None = None
+    modalities: tuple[str, ...] = ("video",)
+
+    def __post_init__(self) -> None:
+        check_layer("layer", self.layer)
+        Budget(self.keep_ratio, self.keep)
+        object.__setattr__(self, "modalities", check_modalities(self.modalities))
+
+    @property
+    def budget(self) -> Budget:
+        """How many of a row's visual tokens stay."""
+        return Budget(self.keep_ratio, self.keep)
+
+    @property
+    def scorer(self) -> TokenScorer:
+        """Nothing is scored."""
+        return NoScore()
+
+    def select(self, scores: Tensor, blocks: Tensor) -> TokenPlan:
+        """The pruning of ``len(scores)`` tokens; values of ``scores`` and ``blocks`` do not matter."""
+        total = len(scores)
+        count = self.budget.count(total)
+        if count == total:
+            return TokenPlan.identity(total, scores.device)
+        strips = torch.arange(count, device=scores.device)
+        return TokenPlan.keeping((2 * strips + 1) * total // (2 * count), total)
+
+
+@dataclass(frozen=True)
+class RandomPrune:
+    """Keep visual tokens drawn by a seeded generator of its own: same seed and number of tokens, same choice.
+
+    Rows with equally many tokens keep the same places. A smaller budget keeps a subset of what a larger one keeps.
+
+    Args:
+        layer: as in :class:`AttnPrune`.
+        keep_ratio: fraction of a row's visual tokens that is **kept**, rounded up.
+        keep: exact number kept per row, instead of ``keep_ratio``.
+        seed: integer in [0, 2**63); the global generators are neither read nor moved.
+        modalities: which visual tokens may be cut: ``"video"``, ``"image"`` or both.
+
+    Raises:
+        BudgetError: not exactly one of ``keep_ratio`` and ``keep``, or a value that is not allowed.
+        InvalidValueError: any other argument that is not allowed.
+    """
+
+    layer: int | float = 0.36
+    keep_ratio: float | None = None
+    keep: int | None = None
+    seed: int = 0
+    modalities: tuple[str, ...] = ("video",)
+
+    def __post_init__(self) -> None:
+        check_layer("layer", self.layer)
+        Budget(self.keep_ratio, self.keep)
+        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
+            raise InvalidValueError(f"seed must be an integer in [0, 2**63), got {self.seed!r}")
+        object.__setattr__(self, "modalities", check_modalities(self.modalities))
+
+    @property
+    def budget(self) -> Budget:
+        """How many of a row's visual tokens stay."""
+        return Budget(self.keep_ratio, self.keep)
+
+    @property
+    def scorer(self) -> TokenScorer:
+        """Nothing is scored."""
+        return NoScore()
+
+    def select(self, scores: Tensor, blocks: Tensor) -> TokenPlan:
+        """The pruning of ``len(scores)`` tokens; values of ``scores`` and ``blocks`` do not matter."""
+        total = len(scores)
+        count = self.budget.count(total)
+        if count == total:
+            return TokenPlan.identity(total, scores.device)
+        generator = torch.Generator().manual_seed(self.seed)  # on the CPU, so that every device draws the same
+        drawn = torch.randperm(total, generator=generator)[:count].sort().values
+        return TokenPlan.keeping(drawn.to(scores.device), total)

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Attention by content alone: before RoPE, without causality."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from tokenprune.scorers.attention import attention_scores, check_head_reduction
+from tokenprune.view import AttentionView
+
+
+@dataclass(frozen=True)
+class ContentScore:
+    """How strongly any text row would attend to a visual token if places did not count.
+
+    Queries and keys before RoPE; softmax in fp32 over all keys but padding, text after the row included. This is what
+    PruneVid's published code computes, where its paper describes :class:`RopeCausalScore`. Caches store keys with
+    RoPE, so this scorer is refused where earlier turns are in the cache.
+
+    Args:
+        head_reduction: ``"max"``: largest over text rows and heads; ``"mean"``: the mean over heads of each head's
+            largest over text rows.
+
+    Raises:
+        InvalidValueError: an unknown ``head_reduction``.
+    """
+
+    head_reduction: str = "max"
+
+    needs_unrotated_keys: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_head_reduction(self.head_reduction)
+
+    def score(self, view: AttentionView) -> Tensor:
+        """``(N,)`` fp32 probabilities in [0, 1]."""
+        not_padding = view.valid_keys.unsqueeze(0)
+        return attention_scores(
+            view, rotated=False, allowed=lambda rows: not_padding, head_reduction=self.head_reduction
+        )

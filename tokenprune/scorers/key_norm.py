@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The length of a token's key, for models whose queries cannot be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tokenprune.view import AttentionView
+
+
+@dataclass(frozen=True)
+class KeyNormScore:
+    """L2 norm of each visual token's key, largest over key heads; it does not depend on the question.
+
+    A fallback where nothing better can be read. It is never chosen on its own: ask for it by ``scorer="norm"``.
+    RoPE rotates and so keeps norms, hence the keys may be read as the cache holds them.
+    """
+
+    def score(self, view: AttentionView) -> Tensor:
+        """``(N,)`` fp32 norms, in the units of the keys."""
+        with torch.no_grad():
+            norms = torch.linalg.vector_norm(view.keys(rotated=True), dim=-1, dtype=torch.float32)
+            return norms.index_select(1, view.visual_columns).amax(dim=0)

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The attention the layer itself computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tokenprune.scorers.attention import attention_scores, check_head_reduction
+from tokenprune.view import AttentionView
+
+
+@dataclass(frozen=True)
+class RopeCausalScore:
+    """How strongly any text row attends to a visual token, as the layer itself does: with RoPE, causally.
+
+    Softmax in fp32 over every key the row may see: up to itself, padding masked, earlier turns included. PruneVid
+    (arXiv 2412.16117, eq. 7 and 8); the paper takes the maximum over text tokens and does not speak of heads.
+
+    Args:
+        head_reduction: ``"max"``: largest over text rows and heads; ``"mean"``: the mean over heads of each head's
+            largest over text rows.
+
+    Raises:
+        InvalidValueError: an unknown ``head_reduction``.
+    """
+
+    head_reduction: str = "max"
+
+    def __post_init__(self) -> None:
+        check_head_reduction(self.head_reduction)
+
+    def score(self, view: AttentionView) -> Tensor:
+        """``(N,)`` fp32 probabilities in [0, 1]."""
+        return attention_scores(view, rotated=True, allowed=view.visible, head_reduction=self.head_reduction)
