@@ -31,33 +31,33 @@ class Blocks:
     @cached_property
     def starts(self) -> Tensor:
         """``(S,)`` first frame of each segment."""
-        return torch.tensor([start for start, _ in self.segments])
+        return torch.tensor([start for start, _ in self.segments], device="cpu")
 
     @cached_property
     def widths(self) -> Tensor:
         """``(S,)`` number of frames of each segment."""
-        return torch.tensor([stop - start for start, stop in self.segments])
+        return torch.tensor([stop - start for start, stop in self.segments], device="cpu")
 
     @cached_property
     def segment_of(self) -> Tensor:
         """``(T,)`` segment of each frame."""
-        return torch.repeat_interleave(torch.arange(len(self.segments)), self.widths)
+        return torch.repeat_interleave(torch.arange(len(self.segments), device="cpu"), self.widths)
 
     @cached_property
     def static_labels(self) -> Tensor:
         """``(S,)`` number of each segment's static block."""
-        return self.starts + torch.arange(len(self.segments))
+        return self.starts + torch.arange(len(self.segments), device="cpu")
 
     @cached_property
     def dynamic_labels(self) -> Tensor:
         """``(T,)`` number of each frame's dynamic block."""
-        return torch.arange(len(self.segment_of)) + self.segment_of + 1
+        return torch.arange(len(self.segment_of), device="cpu") + self.segment_of + 1
 
     @cached_property
     def sizes(self) -> list[int]:
         """Tokens of each block that can go on: a static position counts once, a dynamic one in each frame."""
         still = self.still.sum(dim=1)
-        sizes = torch.empty(len(self.segments) + len(self.segment_of), dtype=torch.int64)
+        sizes = torch.empty(len(self.segments) + len(self.segment_of), dtype=torch.int64, device="cpu")
         sizes[self.static_labels] = still
         sizes[self.dynamic_labels] = self.still.shape[1] - still[self.segment_of]
         return sizes.tolist()
@@ -91,12 +91,10 @@ class Blocks:
         segment_of = self.segment_of.to(device)
         still = self.still.to(device)[segment_of]
         centre = torch.where(still, static_centres[segment_of], dynamic_centres)
-        frame = torch.where(
-            still, self.starts.to(device)[segment_of][:, None], torch.arange(frames, device=device)[:, None]
-        )
-        label = torch.where(
-            still, self.static_labels.to(device)[segment_of][:, None], self.dynamic_labels.to(device)[:, None]
-        )
+        frame = torch.arange(frames, device=device)[:, None]
+        frame = torch.where(still, self.starts.to(device)[segment_of][:, None], frame)
+        label = self.dynamic_labels.to(device)[:, None]
+        label = torch.where(still, self.static_labels.to(device)[segment_of][:, None], label)
         target = torch.where(centre >= 0, frame * length + centre, -1).flatten()
 
         is_anchor = target == torch.arange(frames * length, device=device)

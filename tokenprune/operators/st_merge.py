@@ -109,7 +109,7 @@ class STMerge:
         segments = find_segments(
             grid.frame_sums(),
             self.temporal_segment_ratio,
-            unit=grid.units(torch.tensor(grid.length)),
+            unit=grid.units(torch.tensor(grid.length, device="cpu")),
             neighbours=self.neighbours,
             distance_scale=self.distance_scale,
         )
@@ -120,15 +120,17 @@ class STMerge:
         shares = [size if size <= self.min_tokens else portion(size, self.cluster_ratio) for size in blocks.sizes]
         if budget is not None:
             shares = split_budget(shares, blocks.sizes, budget)
-        found = torch.tensor(shares)
+        counts = torch.tensor(shares, device="cpu")
 
         def static_points(rows: list[int], positions: Tensor) -> Tensor:
             return torch.stack([grid.time_sums(segments[row], place) for row, place in zip(rows, positions)])
 
-        moving = ~blocks.still[blocks.segment_of]
+        one = torch.ones_like(blocks.segment_of)
         return blocks.to_plan(
-            self._centres(blocks.still, found[blocks.static_labels], grid, grid.units(blocks.widths), static_points),
-            self._centres(moving, found[blocks.dynamic_labels], grid, grid.units(torch.ones(grid.frames)), grid.tokens),
+            self._centres(blocks.still, counts[blocks.static_labels], grid, grid.units(blocks.widths), static_points),
+            self._centres(
+                ~blocks.still[blocks.segment_of], counts[blocks.dynamic_labels], grid, grid.units(one), grid.tokens
+            ),
         )
 
     def _centres(self, members: Tensor, shares: Tensor, grid: GridFeatures, units: Tensor, read: ReadPoints) -> Tensor:
