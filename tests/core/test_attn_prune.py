@@ -343,7 +343,3 @@ class TestJson:
     def test_wrong_files(self, wrong: Any) -> None:
         with pytest.raises(PipelineFileError):
             self.read(**wrong)
-
-    def test_a_scorer_that_cannot_be_written(self) -> None:
-        with pytest.raises(InvalidValueError, match="scorer of AttnPrune holds Mine, which is not a dataclass"):
-            Pipeline([AttnPrune(keep=5, scorer=Mine())]).to_dict()
