@@ -19,7 +19,7 @@ def as_fraction(name: str, value: float, *, low: float = 0.0, high: float = 1.0,
             with ``low_open=False``).
     """
     interval = f"{'(' if low_open else '['}{low:g}, {high:g}]"
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
         raise InvalidValueError(f"{name} must be a number in {interval}, got {value!r}")
     if value > high or value < low or (low_open and value == low):
         raise InvalidValueError(f"{name} must lie in {interval}, got {value!r}")

@@ -119,21 +119,23 @@ def _missing_requirements(manager: pluggy.PluginManager) -> str:
 
 
 def _operators(manager: pluggy.PluginManager, taken: Mapping[str, str]) -> dict[str, type]:
+    offered: object = manager.hook.tokenprune_operators()
+    if offered is None:  # a plugin without this hook
+        return {}
+    if not isinstance(offered, Mapping):
+        raise TokenPruneError(f"tokenprune_operators must return a mapping, got {type(offered).__name__}")
     operators: dict[str, type] = {}
-    for offered in manager.hook.tokenprune_operators():
-        if not isinstance(offered, Mapping):
-            raise TokenPruneError(f"tokenprune_operators must return a mapping, got {type(offered).__name__}")
-        for name, operator in offered.items():
-            _check_operator(name, operator)
-            if name in taken:
-                raise TokenPruneError(f"operator {name} is already offered by plugin {taken[name]}")
-            operators[name] = operator
+    for name, operator in offered.items():
+        operators[name] = _checked(name, operator)
+        if name in taken:
+            raise TokenPruneError(f"operator {name} is already offered by plugin {taken[name]}")
     return operators
 
 
-def _check_operator(name: object, operator: object) -> None:
+def _checked(name: object, operator: object) -> type:
     if not inspect.isclass(operator) or operator.__name__ != name:
         raise TokenPruneError(f"tokenprune_operators must map class names to classes, got {name!r}: {operator!r}")
     parameters = getattr(operator, "__dataclass_params__", None)
     if not dataclasses.is_dataclass(operator) or not getattr(parameters, "frozen", False):
         raise TokenPruneError(f"operator {name} must be a frozen dataclass")
+    return operator

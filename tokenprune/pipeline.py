@@ -6,8 +6,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import os
-import tempfile
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from tokenprune.depth import resolve_layer
 from tokenprune.errors import InvalidValueError, PipelineFileError, TokenPruneError
+from tokenprune.files import write_text
 from tokenprune.protocols import Operator, TokenMerger, TokenSelector
 
 FORMAT = "tokenprune.pipeline"
@@ -40,6 +40,8 @@ class Pipeline:
         selectors_began = False
         for place, operator in enumerate(self.operators):
             name = type(operator).__name__
+            if isinstance(operator, type):  # a class has the methods, too
+                raise InvalidValueError(f"operators[{place}] must be an operator, got the class {operator.__name__}")
             if isinstance(operator, TokenSelector):
                 selectors_began = True
             elif not isinstance(operator, TokenMerger):
@@ -88,8 +90,9 @@ class Pipeline:
         """
         if not isinstance(data, Mapping) or data.get("format") != FORMAT:
             raise PipelineFileError(f'a pipeline must be an object with "format": "{FORMAT}"')
-        if data.get("version") != VERSION:
-            raise PipelineFileError(f"pipeline version must be {VERSION}, got {data.get('version')!r}")
+        version = data.get("version")
+        if type(version) is not int or version != VERSION:  # True and 1.0 equal 1
+            raise PipelineFileError(f"pipeline version must be {VERSION}, got {version!r}")
         operators = data.get("operators")
         unknown = sorted(set(data) - {"format", "version", "operators"})
         if not isinstance(operators, list) or unknown:
@@ -102,23 +105,18 @@ class Pipeline:
             raise PipelineFileError(str(error)) from error
 
     def save(self, path: str | Path) -> None:
-        """Write the pipeline as JSON; the file appears whole or not at all."""
-        path = Path(path)
-        text = json.dumps(self.to_dict(), indent=2) + "\n"
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        """Write the pipeline as JSON; the file appears whole or not at all.
+
+        Raises:
+            InvalidValueError: an operator has a parameter that JSON cannot hold; nothing is written.
+        """
+        write_text(path, json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Pipeline:
         """Read a pipeline written by :meth:`save`; raises :class:`PipelineFileError` naming the file."""
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"))
+            data = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
         except (OSError, ValueError) as error:
             raise PipelineFileError(f"cannot read pipeline file {path}: {error}") from error
         try:
@@ -128,21 +126,30 @@ class Pipeline:
 
     @staticmethod
     def _check_order(layers: list[int] | list[int | float]) -> None:
-        for earlier, later in itertools.pairwise(layers):
-            if isinstance(earlier, int) == isinstance(later, int) and earlier >= later:
-                raise InvalidValueError(f"selectors must stand at strictly increasing layers, got {layers}")
+        for kind in (int, float):  # an index and a fraction can be compared only once the depth is known
+            for earlier, later in itertools.pairwise(layer for layer in layers if isinstance(layer, kind)):
+                if earlier >= later:
+                    raise InvalidValueError(f"selectors must stand at strictly increasing layers, got {layers}")
 
 
 def _describe(operator: object) -> dict[str, Any]:
-    described: dict[str, Any] = {"operator": type(operator).__name__}
+    name = type(operator).__name__
     if not dataclasses.is_dataclass(operator):
-        raise InvalidValueError(f"{type(operator).__name__} is not a dataclass, so it cannot be written as JSON")
+        raise InvalidValueError(f"{name} is not a dataclass, so it cannot be written as JSON")
+    described: dict[str, Any] = {"operator": name}
     for field in dataclasses.fields(operator):
-        value = getattr(operator, field.name)
-        if dataclasses.is_dataclass(value):
-            value = _describe(value)
-        described[field.name] = list(value) if isinstance(value, tuple) else value
+        described[field.name] = _plain(f"{name}.{field.name}", getattr(operator, field.name))
     return described
+
+
+def _plain(where: str, value: object) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _describe(value)
+    if isinstance(value, (tuple, list)):
+        return [_plain(where, item) for item in value]
+    if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise InvalidValueError(f"{where} cannot be written as JSON, got {value!r}")
 
 
 def _build(description: object) -> Any:
@@ -159,10 +166,18 @@ def _build(description: object) -> Any:
             continue
         if key not in allowed:
             raise PipelineFileError(f"{name} has no parameter {key!r}; it has {', '.join(allowed)}")
-        if isinstance(value, Mapping):
-            value = _build(value)
-        arguments[key] = tuple(value) if isinstance(value, list) else value
+        arguments[key] = _revive(value)
     try:
         return operator(**arguments)
-    except (TokenPruneError, TypeError) as error:
+    except (TokenPruneError, TypeError, ValueError) as error:
         raise PipelineFileError(f"{name}: {error}") from error
+
+
+def _revive(value: object) -> Any:
+    if isinstance(value, Mapping):
+        return _build(value)
+    return tuple(_revive(item) for item in value) if isinstance(value, list) else value
+
+
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"{text} is no JSON number")

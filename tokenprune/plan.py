@@ -45,8 +45,12 @@ class TokenPlan:
             raise PlanError(f"a plan over {len(self.assign)} tokens cannot keep {len(self.anchors)} anchors")
         if self.weights is not None and self.weights.shape != self.assign.shape:
             raise PlanError(f"weights must have shape {tuple(self.assign.shape)}, got {tuple(self.weights.shape)}")
+        if self.weights is not None and not self.weights.is_floating_point():
+            raise PlanError(f"weights must be floating point, got {self.weights.dtype}")
         if self.blocks is not None and self.blocks.shape != self.anchors.shape:
             raise PlanError(f"blocks must have shape {tuple(self.anchors.shape)}, got {tuple(self.blocks.shape)}")
+        if self.blocks is not None and self.blocks.dtype != torch.int64:
+            raise PlanError(f"blocks must be int64, got {self.blocks.dtype}")
 
     @classmethod
     def identity(cls, total: int, device: torch.device | str | None = None) -> TokenPlan:
@@ -101,17 +105,28 @@ class TokenPlan:
         return self
 
     def mix(self, x: Tensor) -> Tensor:
-        """Weighted mean of the tokens merged into each anchor, ``(N, ...) -> (K, ...)``, in fp32, in ``x``'s dtype.
+        """Weighted mean of the tokens merged into each anchor, ``(N, ...) -> (K, ...)``, in ``x``'s dtype.
 
-        A token alone in its place passes through unchanged, bit for bit.
+        Computed in fp32 (fp64 for fp64). A token alone in its place passes through unchanged, bit for bit.
+
+        Raises:
+            PlanError: ``x`` does not have N rows, or is not floating point.
         """
         self._check_rows(x, dim=0)
+        if not x.is_floating_point():
+            raise PlanError(f"only floating-point tensors can be mixed, got {x.dtype}")
         if self.is_identity:
             return x
-        members, starts, weights = self._members()
-        flat = x.reshape(self.total, -1).float()
-        mixed = torch.nn.functional.embedding_bag(members, flat, starts, mode="sum", per_sample_weights=weights)
-        return mixed.to(x.dtype).reshape(self.kept, *x.shape[1:])
+        members, starts, counts = self._groups()
+        own = x.index_select(0, self.anchors)
+        if len(members) == self.kept:  # nothing was merged
+            return own
+        wide = torch.promote_types(x.dtype, torch.float32)
+        flat = x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)
+        shares = self._shares(members, starts, counts, wide)
+        mixed = torch.nn.functional.embedding_bag(members, flat.to(wide), starts, mode="sum", per_sample_weights=shares)
+        alone = (counts == 1).view(-1, *[1] * (x.ndim - 1))
+        return torch.where(alone, own, mixed.to(x.dtype).reshape(own.shape))
 
     def pick(self, x: Tensor, dim: int = 0) -> Tensor:
         """The anchors' own rows of ``x`` along ``dim`` (positions, rotary embeddings, masks, ids, keys, values)."""
@@ -123,10 +138,8 @@ class TokenPlan:
         self._check_rows(x, dim=0)
         if self.is_identity:
             return x
-        members, starts, _ = self._members()
-        running = torch.nn.functional.pad(x[members].cumsum(0), (1, 0))
-        ends = torch.nn.functional.pad(starts[1:], (0, 1), value=len(members))
-        return (running[ends] - running[starts]).to(x.dtype)
+        members, starts, counts = self._groups()
+        return _sum_groups(x[members], starts, counts).to(x.dtype)
 
     def apply(self, tokens: VisualTokens) -> VisualTokens:
         """Apply the plan to visual tokens: features are mixed, sizes summed, places picked."""
@@ -179,23 +192,22 @@ class TokenPlan:
             weights[columns] = self.weights
         return TokenPlan(stays.nonzero().squeeze(1), assign, weights)
 
-    def _members(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens that stay, grouped by place: their indices, where each group starts, their normalised fp32 weights."""
+    def _groups(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens that stay, grouped by place: their indices ``(M,)``, each group's start and size ``(K,)``.
+
+        Waits for the device, once, to learn M.
+        """
         order = torch.argsort(self.assign, stable=True)
         counts = torch.bincount(self.assign + 1, minlength=self.kept + 1)
-        starts_with_dropped = counts.cumsum(0) - counts
-        starts = starts_with_dropped[1:]
-        order = order[int(counts[0]) :]
-        starts = starts - counts[0]
-        places = self.assign[order]
+        dropped, counts = int(counts[0]), counts[1:]
+        return order[dropped:], counts.cumsum(0) - counts, counts
+
+    def _shares(self, members: Tensor, starts: Tensor, counts: Tensor, dtype: torch.dtype) -> Tensor:
+        """``(M,)`` weight of each member as a fraction of its group's."""
         if self.weights is None:
-            return order, starts, (1.0 / counts[1:].float())[places]
-        weights = self.weights.float()[order]
-        running = torch.nn.functional.pad(weights.double().cumsum(0), (1, 0))
-        ends = starts + counts[1:]
-        mass = (running[ends] - running[starts]).float()
-        alone = counts[1:] == 1  # x * w / w is not x in floating point
-        return order, starts, torch.where(alone[places], torch.ones_like(weights), weights / mass[places])
+            return counts.to(dtype).reciprocal()[self.assign[members]]
+        weights = self.weights[members].double()
+        return (weights / _sum_groups(weights, starts, counts)[self.assign[members]]).to(dtype)
 
     def _check_rows(self, x: Tensor, dim: int) -> None:
         if x.shape[dim] != self.total:
@@ -204,3 +216,12 @@ class TokenPlan:
 
 def _first(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     return one if one is not None else other
+
+
+def _sum_groups(values: Tensor, starts: Tensor, counts: Tensor) -> Tensor:
+    """Sum of each run of ``values`` ``(M,)``, without atomics, so always the same bits; floats in fp64."""
+    if values.is_floating_point():
+        rows = torch.arange(len(values), device=values.device)
+        return torch.nn.functional.embedding_bag(rows, values.double().unsqueeze(1), starts, mode="sum").squeeze(1)
+    running = torch.nn.functional.pad(values.cumsum(0), (1, 0))
+    return running[starts + counts] - running[starts]

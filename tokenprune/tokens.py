@@ -54,11 +54,13 @@ class VisualTokens:
             "sizes": (torch.ones, len(self.features)),
             "membership": (torch.arange, self.volume),
             "places": (torch.arange, len(self.features)),
+            "blocks": (None, len(self.features)),
         }
         for name, (make, length) in defaults.items():
             value = getattr(self, name)
             if value is None:
-                object.__setattr__(self, name, make(length, dtype=torch.int64, device=device))
+                if make is not None:
+                    object.__setattr__(self, name, make(length, dtype=torch.int64, device=device))
             elif value.shape != (length,) or value.dtype != torch.int64:
                 raise InvalidValueError(f"{name} must be int64 of shape ({length},), got {value.dtype} {value.shape}")
 

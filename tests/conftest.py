@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One thread a worker, so that workers do not fight for cores; the same examples in every run."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, here and in subprocesses
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "tokenprune", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tokenprune")
