@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running a pruned model, and holding what it answers and reports against the oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from hf.oracle import Oracle
+from hf.prompts import Prompt
+from torch import Tensor
+
+import tokenprune as tp
+
+TOLERANCE = 1e-4
+
+
+def generate(model: Any, prompt: Prompt, new: int = 4, **more: Any) -> Any:
+    """``new`` tokens whatever they are, greedily unless told otherwise, with the raw logits of each step."""
+    settings: dict[str, Any] = {"do_sample": False, **prompt.inputs(), **more}
+    return model.generate(
+        **settings,
+        max_new_tokens=new,
+        min_new_tokens=new,
+        output_logits=True,
+        return_dict_in_generate=True,
+    )
+
+
+def agrees(steps: Sequence[Tensor], truth: Oracle, first_column: int) -> None:
+    """Assert that ``(B, vocabulary)`` logits of each step are the oracle's from ``first_column`` on."""
+    for row in range(len(truth.rows)):
+        wanted = truth.at(row, range(first_column, first_column + len(steps)))
+        found = torch.stack([step[row] for step in steps]).double()
+        worst = float((found - wanted).abs().max())
+        assert worst < TOLERANCE, f"row {row}: logits differ by {worst}"
+
+
+def distance(steps: Sequence[Tensor], other: Oracle, first_column: int) -> float:
+    """How far apart the logits are, over all rows and steps: what :func:`agrees` would have noticed."""
+    return max(
+        float((torch.stack([s[row] for s in steps]) - other.at(row, range(first_column, first_column + len(steps)))).abs().max())
+        for row in range(len(other.rows))
+    )
+
+
+def reports(session: tp.Session, truth: Oracle, stop: int, cache: Any) -> None:
+    """Assert what the last report says of the tokens kept of the columns before ``stop``, and of the cache."""
+    report = session.report
+    kept = [row.kept(stop) for row in truth.rows]
+    assert [columns.tolist() for columns in report.kept] == kept
+    sources = [[columns.tolist() for columns in row] for row in report.sources]
+    assert sources == [row.kept_sources(stop) for row in truth.rows]
+    if cache is None:
+        assert report.kv_bytes is None
+        return
+    longest = max(len(columns) for columns in kept)
+    _, kv_heads, _, head_dim = cache.layers[0].keys.shape
+    per_column = len(kept) * report.expanded * len(cache.layers) * 2 * kv_heads * head_dim * 4
+    assert report.kv_bytes == longest * per_column
+    assert report.kv_bytes_unpruned == stop * per_column
+
+
+def stores(cache: Any, logical: int, stored: int) -> None:
+    """Assert that every layer stores the same number of tokens, and knows how many there have been."""
+    for layer in cache.layers:
+        assert layer.keys.shape[2] == layer.values.shape[2] == stored
+        assert layer.get_seq_length() == logical
