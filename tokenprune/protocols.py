@@ -60,7 +60,7 @@ class TokenSelector(Protocol):
     @property
     def scorer(self) -> TokenScorer: ...
 
-    def select(self, scores: Tensor, blocks: Tensor) -> TokenPlan:
+    def choose(self, scores: Tensor, blocks: Tensor) -> TokenPlan:
         """The pruning for one prompt row from its ``(N,)`` scores and ``(N,)`` block labels."""
         ...
 

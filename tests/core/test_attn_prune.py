@@ -26,7 +26,7 @@ from tokenprune.view import AttentionView
 
 SELECTORS: list[Any] = [
     lambda **budget: AttnPrune(**budget),
-    lambda **budget: AttnPrune(**budget, selection="stratified"),
+    lambda **budget: AttnPrune(**budget, select="stratified"),
     lambda **budget: UniformPrune(**budget),
     lambda **budget: RandomPrune(**budget),
 ]
@@ -76,7 +76,7 @@ def tensors(scores: list[float], labels: list[int]) -> tuple[torch.Tensor, torch
 @given(row=rows(), budget=budgets)
 def test_budget_is_exact_and_indices_are_sorted(make: Any, row: tuple[list[float], list[int]], budget: Any) -> None:
     scores, labels = row
-    plan = make(**budget).select(*tensors(scores, labels)).validate()
+    plan = make(**budget).choose(*tensors(scores, labels)).validate()
     assert (plan.total, plan.kept) == (len(scores), expected_count(budget, len(scores)))
     dropped = [i for i in range(len(scores)) if i not in set(plan.anchors.tolist())]
     assert all(int(plan.assign[i]) == -1 for i in dropped)  # nothing is merged
@@ -85,7 +85,7 @@ def test_budget_is_exact_and_indices_are_sorted(make: Any, row: tuple[list[float
 @given(row=rows(), budget=budgets)
 def test_global_is_one_stable_ranking(row: tuple[list[float], list[int]], budget: Any) -> None:
     scores, labels = row
-    plan = AttnPrune(**budget).select(*tensors(scores, labels))
+    plan = AttnPrune(**budget).choose(*tensors(scores, labels))
     wanted = best(list(range(len(scores))), scores, expected_count(budget, len(scores)))
     assert plan.anchors.tolist() == sorted(wanted)
 
@@ -93,7 +93,7 @@ def test_global_is_one_stable_ranking(row: tuple[list[float], list[int]], budget
 @given(row=rows(), budget=budgets)
 def test_stratified_is_a_ranking_a_block(row: tuple[list[float], list[int]], budget: Any) -> None:
     scores, labels = row
-    plan = AttnPrune(**budget, selection="stratified").select(*tensors(scores, labels))
+    plan = AttnPrune(**budget, select="stratified").choose(*tensors(scores, labels))
     members = [[i for i, label in enumerate(labels) if label == value] for value in sorted(set(labels))]
     sizes = [len(block) for block in members]
     shares = reference_budget_shares(sizes, sizes, expected_count(budget, len(scores)))
@@ -104,15 +104,15 @@ def test_stratified_is_a_ranking_a_block(row: tuple[list[float], list[int]], bud
 @given(row=rows(), budget=budgets)
 def test_only_the_order_of_labels_counts(row: tuple[list[float], list[int]], budget: Any) -> None:
     scores, labels = row
-    selector = AttnPrune(**budget, selection="stratified")
+    selector = AttnPrune(**budget, select="stratified")
     spread = [label * 1000 + 7 for label in labels]
-    assert selector.select(*tensors(scores, labels)).anchors.equal(selector.select(*tensors(scores, spread)).anchors)
+    assert selector.choose(*tensors(scores, labels)).anchors.equal(selector.choose(*tensors(scores, spread)).anchors)
 
 
 def test_all_tied_keeps_the_first() -> None:
     scores, one_block = torch.zeros(5000), torch.zeros(5000, dtype=torch.int64)
-    for selection in ("global", "stratified"):
-        plan = AttnPrune(keep=1234, selection=selection).select(scores, one_block)
+    for select in ("global", "stratified"):
+        plan = AttnPrune(keep=1234, select=select).choose(scores, one_block)
         assert plan.anchors.equal(torch.arange(1234))
 
 
@@ -123,19 +123,19 @@ def test_a_row_does_not_see_its_batch(make: Any) -> None:
     batch = torch.rand(4, 33, generator=generator)
     blocks = torch.randint(0, 5, (4, 33), generator=generator)
     selector = make(keep_ratio=0.4)
-    alone = [selector.select(batch[row].clone(), blocks[row].clone()).anchors for row in range(4)]
+    alone = [selector.choose(batch[row].clone(), blocks[row].clone()).anchors for row in range(4)]
     strided_scores, strided_blocks = batch.t().contiguous(), blocks.t().contiguous()
     shuffled = [3, 1, 0, 2]
     for row, expected in enumerate(alone):
-        assert selector.select(strided_scores[:, row], strided_blocks[:, row]).anchors.equal(expected)
+        assert selector.choose(strided_scores[:, row], strided_blocks[:, row]).anchors.equal(expected)
         place = shuffled.index(row)
-        assert selector.select(batch[shuffled][place], blocks[shuffled][place]).anchors.equal(expected)
+        assert selector.choose(batch[shuffled][place], blocks[shuffled][place]).anchors.equal(expected)
 
 
 @every_selector
 @pytest.mark.parametrize("budget", [{"keep_ratio": 1.0}, {"keep_ratio": 0.99}, {"keep": 7}, {"keep": 100}])
 def test_keeping_all_is_the_identity(make: Any, budget: Any) -> None:
-    plan = make(**budget).select(torch.full((7,), math.nan), torch.zeros(7, dtype=torch.int64))
+    plan = make(**budget).choose(torch.full((7,), math.nan), torch.zeros(7, dtype=torch.int64))
     assert plan.is_identity
     assert plan.assign.equal(torch.arange(7))
 
@@ -144,28 +144,28 @@ def test_keeping_all_is_the_identity(make: Any, budget: Any) -> None:
 def test_inputs_are_not_mutated(make: Any) -> None:
     scores, blocks = torch.rand(20, generator=torch.Generator().manual_seed(1)), torch.arange(20) // 6
     kept = scores.clone(), blocks.clone()
-    make(keep=5).select(scores, blocks)
+    make(keep=5).choose(scores, blocks)
     assert scores.equal(kept[0])
     assert blocks.equal(kept[1])
 
 
-@pytest.mark.parametrize("selection", ["global", "stratified"])
-def test_nan_scores_are_refused(selection: str) -> None:
-    selector = AttnPrune(keep=1, selection=selection, scorer="content")
+@pytest.mark.parametrize("select", ["global", "stratified"])
+def test_nan_scores_are_refused(select: str) -> None:
+    selector = AttnPrune(keep=1, select=select, scorer="content")
     with pytest.raises(InvalidValueError, match="scores of ContentScore must be numbers, but they hold NaN"):
-        selector.select(torch.tensor([0.1, math.nan, 0.3]), torch.zeros(3, dtype=torch.int64))
+        selector.choose(torch.tensor([0.1, math.nan, 0.3]), torch.zeros(3, dtype=torch.int64))
 
 
 def test_shapes_are_checked() -> None:
     for scores, blocks in ((torch.zeros(3), torch.zeros(4)), (torch.zeros(3, 1), torch.zeros(3))):
         with pytest.raises(InvalidValueError, match=r"shape \(N,\)"):
-            AttnPrune(keep=1).select(scores, blocks.long())
+            AttnPrune(keep=1).choose(scores, blocks.long())
 
 
 class TestBaselines:
     @given(total=st.integers(1, 300), keep=st.integers(1, 300))
     def test_uniform_is_even(self, total: int, keep: int) -> None:
-        anchors = UniformPrune(keep=keep).select(torch.zeros(total), torch.zeros(total)).anchors.tolist()
+        anchors = UniformPrune(keep=keep).choose(torch.zeros(total), torch.zeros(total)).anchors.tolist()
         count = min(keep, total)
         assert anchors == [math.floor(Fraction(2 * i + 1, 2) * Fraction(total, count)) for i in range(count)]
         gaps = {b - a for a, b in itertools.pairwise(anchors)}
@@ -176,7 +176,7 @@ class TestBaselines:
     def test_random_is_nested_and_repeatable(self, total: int, seed: int) -> None:
         nothing = torch.zeros(total)
         kept = [
-            set(RandomPrune(keep=keep, seed=seed).select(nothing, nothing).anchors.tolist())
+            set(RandomPrune(keep=keep, seed=seed).choose(nothing, nothing).anchors.tolist())
             for keep in (1, total // 2 + 1, total - 1, 1)
         ]
         assert kept[0] <= kept[2]
@@ -185,16 +185,16 @@ class TestBaselines:
 
     def test_random_depends_on_its_seed_alone(self) -> None:
         nothing = torch.zeros(200)
-        first = RandomPrune(keep=50).select(nothing, nothing).anchors
+        first = RandomPrune(keep=50).choose(nothing, nothing).anchors
         torch.manual_seed(99)
         state = torch.get_rng_state()
-        assert RandomPrune(keep=50).select(nothing, nothing).anchors.equal(first)
+        assert RandomPrune(keep=50).choose(nothing, nothing).anchors.equal(first)
         assert torch.get_rng_state().equal(state)
-        assert not RandomPrune(keep=50, seed=1).select(nothing, nothing).anchors.equal(first)
+        assert not RandomPrune(keep=50, seed=1).choose(nothing, nothing).anchors.equal(first)
 
     def test_random_is_fair(self) -> None:
         nothing = torch.zeros(10)
-        drawn = torch.cat([RandomPrune(keep=3, seed=seed).select(nothing, nothing).anchors for seed in range(400)])
+        drawn = torch.cat([RandomPrune(keep=3, seed=seed).choose(nothing, nothing).anchors for seed in range(400)])
         assert int(torch.bincount(drawn, minlength=10).min()) > 80  # 120 expected
         assert int(torch.bincount(drawn, minlength=10).max()) < 160
 
@@ -206,8 +206,8 @@ class TestBaselines:
             assert scores.dtype == torch.float32
             assert scores.tolist() == [0.0, 0.0, 0.0]
             blocks = torch.arange(3)
-            other = selector.select(torch.tensor([math.nan, 5.0, 1.0]), blocks.flip(0))
-            assert selector.select(scores, blocks).anchors.equal(other.anchors)
+            other = selector.choose(torch.tensor([math.nan, 5.0, 1.0]), blocks.flip(0))
+            assert selector.choose(scores, blocks).anchors.equal(other.anchors)
 
     @pytest.mark.parametrize("seed", [-1, 2**63, 1.0, True, "0", None])
     def test_bad_seeds(self, seed: Any) -> None:
@@ -257,10 +257,10 @@ class TestArguments:
         assert selector.modalities == ("image", "video")
         assert hash(selector) == hash(make(keep=1, modalities=("image", "video")))
 
-    @pytest.mark.parametrize("selection", ["local", "", None, 1, ["global"]])
-    def test_selection(self, selection: Any) -> None:
-        with pytest.raises(InvalidValueError, match="selection must be one of global, stratified, got"):
-            AttnPrune(keep=1, selection=selection)
+    @pytest.mark.parametrize("select", ["local", "", None, 1, ["global"]])
+    def test_selection(self, select: Any) -> None:
+        with pytest.raises(InvalidValueError, match="select must be one of global, stratified, got"):
+            AttnPrune(keep=1, select=select)
 
     @pytest.mark.parametrize("scorer", ["attention", RopeCausalScore, None])
     def test_scorer(self, scorer: Any) -> None:
@@ -274,12 +274,12 @@ class TestArguments:
         assert isinstance(AttnPrune(keep=1, scorer=Mine()).scorer, Mine)
 
     def test_frozen_hashable_and_replaceable(self) -> None:
-        selector = AttnPrune(layer=3, keep_ratio=0.4, scorer=ContentScore("mean"), selection="stratified")
+        selector = AttnPrune(layer=3, keep_ratio=0.4, scorer=ContentScore("mean"), select="stratified")
         with pytest.raises(dataclasses.FrozenInstanceError):
             selector.layer = 4  # type: ignore[misc]
         assert len({selector, dataclasses.replace(selector)}) == 1
         moved = dataclasses.replace(selector, layer=5, scorer="norm")
-        assert (moved.layer, moved.scorer, moved.selection) == (5, KeyNormScore(), "stratified")
+        assert (moved.layer, moved.scorer, moved.select) == (5, KeyNormScore(), "stratified")
         with pytest.raises(BudgetError):
             dataclasses.replace(selector, keep=3)
 
@@ -289,7 +289,7 @@ class TestJson:
         "selector",
         [
             AttnPrune(keep_ratio=0.4),
-            AttnPrune(3, keep=50, scorer=ContentScore("mean"), selection="stratified", modalities=("image", "video")),
+            AttnPrune(3, keep=50, scorer=ContentScore("mean"), select="stratified", modalities=("image", "video")),
             AttnPrune(keep=50, scorer="norm"),
             UniformPrune(keep_ratio=0.3, modalities=("image",)),
             RandomPrune(layer=2, keep=9, seed=5),
@@ -308,7 +308,7 @@ class TestJson:
                 "keep_ratio": 0.4,
                 "keep": None,
                 "scorer": {"operator": "RopeCausalScore", "head_reduction": "max"},
-                "selection": "global",
+                "select": "global",
                 "modalities": ["video"],
             }
         ]
@@ -330,8 +330,8 @@ class TestJson:
             {"scorer": {"operator": "RopeCausalScore", "head_reduction": "sum"}},
             {"scorer": {"operator": "AttnPrune", "keep": 1}},
             {"scorer": ["rope_causal"]},
-            {"selection": "local"},
-            {"selection": ["global"]},
+            {"select": "local"},
+            {"select": ["global"]},
             {"modalities": "video"},
             {"modalities": [["video"]]},
             {"layer": 1.0},

@@ -150,7 +150,7 @@ class TestAgainstLoops:
             monkeypatch.setattr(attention, "SCORE_BYTES", limit)
             pieces = selector.scorer.score(case.view)
             expect(pieces, wanted)
-            assert selector.select(pieces, blocks).anchors.equal(selector.select(whole, blocks).anchors)
+            assert selector.choose(pieces, blocks).anchors.equal(selector.choose(whole, blocks).anchors)
             heads, rows, head_dim = case.queries[True].shape
             kv_heads, length, _ = case.keys[True].shape
             seen.add(attention.piece_sizes(kv_heads, heads // kv_heads, rows, length, len(blocks), head_dim))

@@ -17,9 +17,10 @@ from tokenprune.hf.cache import PrunableHandle, PrunableLayer
 from tokenprune.protocols import TokenSelector
 from tokenprune.runtime.carrier import PrefillCarrier
 from tokenprune.runtime.layout import Layout, Ragged
-from tokenprune.runtime.prefill import Prefill
+from tokenprune.runtime.prefill import Prefill, reads_attention
 from tokenprune.runtime.report import CacheBytes, LayerLog
 from tokenprune.runtime.timing import Moment
+from tokenprune.view import AttentionView
 
 
 class Passage:
@@ -198,12 +199,14 @@ class _Cut:
         self.passage = passage
         self.selector = selector
         self.layer = layer
+        self.cuts = False
         self.reader: AttentionReader | None = None
         self.watching: list[Removable] = []
 
     def before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         prefill = self.passage.prefill
-        if not prefill.will_cut(self.selector):
+        self.cuts = prefill.will_cut(self.selector)
+        if not (self.cuts and reads_attention(self.selector)):
             return
         self.reader = self.passage.carrier.reader(self.layer)
         rows = [places if cut else places[:0] for places, cut in zip(prefill.text_rows, self._rows_to_cut())]
@@ -211,16 +214,16 @@ class _Cut:
         self.passage.hooks += self.watching
 
     def after(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-        prefill, reader = self.passage.prefill, self.reader
+        prefill = self.passage.prefill
         self.passage.layers_ran(self.layer + 1)
-        if reader is None:
+        if not self.cuts:
             prefill.note_idle(self.selector, self.layer)
             return None
         for handle in self.watching:
             handle.remove()
         hidden = output if isinstance(output, Tensor) else output[0]
         begin = Moment.now(hidden.device)
-        scores = [self._scores(reader, row) if cut else None for row, cut in enumerate(self._rows_to_cut())]
+        scores = [self._scores(row) if cut else None for row, cut in enumerate(self._rows_to_cut())]
         self.reader = None
         ragged = prefill.cut(self.selector, self.layer, scores, begin)
         shorter = self.passage.shorten_after(self.layer, hidden, ragged)
@@ -231,15 +234,16 @@ class _Cut:
         counts = self.passage.prefill.visual_counts(self.selector.modalities)
         return [self.selector.budget.count(count) < count for count in counts]
 
-    def _scores(self, reader: AttentionReader, row: int) -> Tensor:
+    def _scores(self, row: int) -> Tensor:
         prefill, handle = self.passage.prefill, self.passage.handle
-        places = prefill.scored_places(self.selector, row)
+        places, valid = prefill.scored_places(self.selector, row), prefill.stored().valid[row]
+        if self.reader is None:
+            return self.selector.scorer.score(AttentionView.unread(places, valid))
         earlier_keys = None
         if prefill.earlier is not None and handle is not None:
             keys = handle.layer(self.layer).keys
             earlier_keys = None if keys is None else keys[row, :, : prefill.earlier.columns.shape[1]]
-        view = reader.view(row, earlier_keys, prefill.stored().valid[row], places)
-        return self.selector.scorer.score(view)
+        return self.selector.scorer.score(self.reader.view(row, earlier_keys, valid, places))
 
 
 def open_cache(text: PreTrainedModel, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class AttnPrune:
         scorer: ``"rope_causal"`` (the layer's own attention, as in the paper), ``"content"`` (before RoPE, without
             causality, as in the paper's code), ``"norm"`` (key norms, a fallback), or any :class:`TokenScorer`.
             A name is replaced by the scorer it stands for.
-        selection: ``"global"``: one ranking, as in the paper; ``"stratified"``: the same budget shared out over the
+        select: ``"global"``: one ranking, as in the paper; ``"stratified"``: the same budget shared out over the
             blocks (static block or frame) in proportion to their sizes, the best of each, near to the paper's code.
         modalities: which visual tokens are scored and may be cut: ``"video"``, ``"image"`` or both.
 
@@ -44,7 +44,7 @@ class AttnPrune:
     keep_ratio: float | None
     keep: int | None
     scorer: TokenScorer
-    selection: str
+    select: str
     modalities: tuple[str, ...]
 
     def __init__(
@@ -53,17 +53,17 @@ class AttnPrune:
         keep_ratio: float | None = None,
         keep: int | None = None,
         scorer: str | TokenScorer = "rope_causal",
-        selection: str = "global",
+        select: str = "global",
         modalities: Sequence[str] = ("video",),
     ) -> None:
         Budget(keep_ratio, keep)
-        check_selection(selection)
+        check_selection(select)
         # Written out because scorer takes more than it holds: names go in, scorers come out.
         object.__setattr__(self, "layer", check_layer("layer", layer))
         object.__setattr__(self, "keep_ratio", keep_ratio)
         object.__setattr__(self, "keep", keep)
         object.__setattr__(self, "scorer", as_scorer(scorer))
-        object.__setattr__(self, "selection", selection)
+        object.__setattr__(self, "select", select)
         object.__setattr__(self, "modalities", check_modalities(modalities))
 
     @property
@@ -71,7 +71,7 @@ class AttnPrune:
         """How many of a row's visual tokens stay."""
         return Budget(self.keep_ratio, self.keep)
 
-    def select(self, scores: Tensor, blocks: Tensor) -> TokenPlan:
+    def choose(self, scores: Tensor, blocks: Tensor) -> TokenPlan:
         """Prune by ``scores`` ``(N,)``, higher stays, ties to the lower index; ``blocks`` ``(N,)`` int64 labels.
 
         Raises:
@@ -87,4 +87,4 @@ class AttnPrune:
             return TokenPlan.identity(total, scores.device)
         if bool(scores.isnan().any()):
             raise InvalidValueError(f"scores of {type(self.scorer).__name__} must be numbers, but they hold NaN")
-        return TokenPlan.keeping(SELECTIONS[self.selection](scores, blocks, count), total)
+        return TokenPlan.keeping(SELECTIONS[self.select](scores, blocks, count), total)

@@ -43,7 +43,7 @@ SELECTIONS: dict[str, Selection] = {"global": keep_best, "stratified": keep_best
 def check_selection(name: str) -> None:
     """Raise :class:`InvalidValueError` unless ``name`` is one of :data:`SELECTIONS`."""
     if not isinstance(name, str) or name not in SELECTIONS:
-        raise InvalidValueError(f"selection must be one of {', '.join(SELECTIONS)}, got {name!r}")
+        raise InvalidValueError(f"select must be one of {', '.join(SELECTIONS)}, got {name!r}")
 
 
 def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:

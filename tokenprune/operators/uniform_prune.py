@@ -64,7 +64,7 @@ class UniformPrune:
         """Nothing is scored."""
         return NoScore()
 
-    def select(self, scores: Tensor, blocks: Tensor) -> TokenPlan:
+    def choose(self, scores: Tensor, blocks: Tensor) -> TokenPlan:
         """The pruning of ``len(scores)`` tokens; values of ``scores`` and ``blocks`` do not matter."""
         total = len(scores)
         count = self.budget.count(total)
@@ -115,7 +115,7 @@ class RandomPrune:
         """Nothing is scored."""
         return NoScore()
 
-    def select(self, scores: Tensor, blocks: Tensor) -> TokenPlan:
+    def choose(self, scores: Tensor, blocks: Tensor) -> TokenPlan:
         """The pruning of ``len(scores)`` tokens; values of ``scores`` and ``blocks`` do not matter."""
         total = len(scores)
         count = self.budget.count(total)

@@ -78,6 +78,8 @@ class Prefill:
     def require_text_rows(self) -> None:
         """Raise if a row with visual tokens to be scored has no text after its last visual token."""
         for selector in self.pipeline.selectors:
+            if not reads_attention(selector):
+                continue
             for row, count in enumerate(self.visual_counts(selector.modalities)):
                 if selector.budget.count(count) < count and len(self.text_rows[row]) == 0:
                     raise UnsupportedModeError(
@@ -183,6 +185,11 @@ class Prefill:
         return ragged
 
 
+def reads_attention(selector: TokenSelector) -> bool:
+    """Whether the selector's scorer looks at queries and keys at all."""
+    return bool(getattr(selector.scorer, "reads_attention", True))
+
+
 def _select(selector: TokenSelector, spans: list[RunningSpan], scores: Tensor) -> None:
     """Apply the selector's plan over the concatenated tokens of ``spans`` to each of them."""
     device = spans[0].places.device
@@ -191,7 +198,7 @@ def _select(selector: TokenSelector, spans: list[RunningSpan], scores: Tensor) -
     for span in spans:
         blocks.append(span.blocks + offset)
         offset = offset + span.blocks.max() + 1
-    plan = selector.select(scores.to(device), torch.cat(blocks)).validate()
+    plan = selector.choose(scores.to(device), torch.cat(blocks)).validate()
     if plan.is_identity:
         return
     counts = [span.count for span in spans]
