@@ -337,7 +337,7 @@ class TestJson:
             {"layer": 1.0},
             {"keep_ratio": 0.5},
             {"keep": 5.0},
-            {"select": "global"},
+            {"selection": "global"},
         ],
     )
     def test_wrong_files(self, wrong: Any) -> None:
