@@ -61,8 +61,8 @@ def answer(
         torch.cuda.reset_peak_memory_stats(device)
     with nullcontext() if pipeline is None else attach(model, pipeline) as session, clock.watching(_vision(model)):
         clock.start()
-        generate: Any = model.generate  # the library types what it is bound to, not what it is
-        output = generate(
+        runnable: Any = model  # the library types generate by what it can be bound to
+        output = runnable.generate(
             **moved,
             streamer=clock,
             max_new_tokens=max_new_tokens,

@@ -113,7 +113,7 @@ def tiny_model(layers: int = LAYERS, seed: int = 0) -> Any:
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.ndim > 1:
-                    parameter.normal_(0.0, 0.15)
+                    parameter.normal_(0.0, 0.3)
     return model
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tokenprune.cli.plugins import plugins
+from tokenprune.cli.run import run
 from tokenprune.distribution import DISTRIBUTION, installed_version
 
 # No rich boxes: messages are for scripts and logs as much as for people.
@@ -37,4 +38,5 @@ def options(
     """Remove redundant visual tokens from video language models."""
 
 
+app.command()(run)
 app.command()(plugins)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options that choose a pipeline, the same in every command: a preset, a file, or parameters of one's own."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tokenprune.cli._usage import UsageError
+from tokenprune.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    from tokenprune.pipeline import Pipeline
+
+DEFAULT = "default"
+CUSTOM = "custom"
+
+PresetOption = Annotated[
+    str | None,
+    typer.Option(help=f"A named pipeline; {DEFAULT} where nothing else is chosen.", metavar="NAME", show_default=False),
+]
+PipelineOption = Annotated[
+    Path | None, typer.Option("--pipeline", help="A pipeline file (JSON).", metavar="FILE", show_default=False)
+]
+TauOption = Annotated[
+    float | None, typer.Option(help="Stage 1: similarity above which a place counts as static.", show_default=False)
+]
+ClusterOption = Annotated[
+    float | None, typer.Option(help="Stage 1: fraction that clustering in space keeps.", show_default=False)
+]
+SegmentOption = Annotated[
+    float | None, typer.Option(help="Stage 1: temporal segments as a fraction of the frames.", show_default=False)
+]
+KeepOption = Annotated[
+    float | None, typer.Option(help="Stage 2: fraction of the visual tokens that is kept.", show_default=False)
+]
+LayerOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Stage 2: prune after this decoder layer, an index from 0, or a fraction of the depth such as 0.36.",
+        metavar="N|FRACTION",
+        show_default=False,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class PipelineChoice:
+    """What the options said. Any of the last five means a custom pipeline: the default one with these values."""
+
+    preset: str | None = None
+    file: Path | None = None
+    tau: float | None = None
+    cluster_ratio: float | None = None
+    segment_ratio: float | None = None
+    keep_ratio: float | None = None
+    layer: str | None = None
+
+    def resolve(self, as_json: bool = False) -> tuple[str, Pipeline]:
+        """The pipeline, and its name: a preset's, ``custom``, or the file's.
+
+        Raises:
+            UsageError: options that exclude each other, an unknown preset, or a value that is not allowed.
+            PipelineFileError: the file cannot be read as a pipeline.
+        """
+        from tokenprune.named_pipelines import preset
+        from tokenprune.pipeline import Pipeline
+
+        given = (self.tau, self.cluster_ratio, self.segment_ratio, self.keep_ratio, self.layer)
+        custom = any(value is not None for value in given) or self.preset == CUSTOM
+        named = self.preset not in (None, CUSTOM)
+        if named + custom + (self.file is not None) > 1:
+            raise UsageError(
+                "choose one of --preset, --pipeline and custom values "
+                "(--tau --cluster-ratio --segment-ratio --keep-ratio --layer)",
+                as_json,
+            )
+        if self.file is not None:
+            return str(self.file), Pipeline.load(self.file)
+        try:
+            if custom:
+                return CUSTOM, self._custom()
+            name = self.preset or DEFAULT
+            return name, preset(name)
+        except InvalidValueError as error:
+            raise UsageError(str(error), as_json) from error
+
+    def _custom(self) -> Pipeline:
+        from tokenprune.named_pipelines import LAYER
+        from tokenprune.operators.attn_prune import AttnPrune
+        from tokenprune.operators.st_merge import STMerge
+        from tokenprune.pipeline import Pipeline
+
+        return Pipeline(
+            [
+                STMerge(
+                    tau=_or(self.tau, 0.8),
+                    cluster_ratio=_or(self.cluster_ratio, 0.5),
+                    temporal_segment_ratio=_or(self.segment_ratio, 0.25),
+                ),
+                AttnPrune(
+                    layer=LAYER if self.layer is None else parse_layer(self.layer),
+                    keep_ratio=_or(self.keep_ratio, 0.4),
+                ),
+            ]
+        )
+
+
+def parse_layer(text: str) -> int | float:
+    """``"10"`` is layer 10, ``"0.36"`` a fraction of the depth; what lies outside is for the operator to refuse."""
+    try:
+        return int(text) if re.fullmatch(r"[+-]?\d+", text.strip()) else float(text)
+    except ValueError:
+        raise InvalidValueError(
+            f"layer must be a 0-based layer index (int) or a fraction of the depth (float in (0, 1)), got {text!r}"
+        ) from None
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Qwen2.5-VL adapter of tokenprune: video files and questions in, answers and reports out.
+
+Importing the package imports nothing heavy; every name below is loaded when it is first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tokenprune_qwen25vl.assets import demo_clip as demo_clip
+    from tokenprune_qwen25vl.chat import Conversation as Conversation
+    from tokenprune_qwen25vl.chat import model_inputs as model_inputs
+    from tokenprune_qwen25vl.checkpoint import shipped_checkpoint as shipped_checkpoint
+    from tokenprune_qwen25vl.loading import load as load
+    from tokenprune_qwen25vl.runner import answer as answer
+    from tokenprune_qwen25vl.video import VideoClip as VideoClip
+    from tokenprune_qwen25vl.video import load_clip as load_clip
+
+# Where each public name lives; a test holds it equal to the imports above.
+_PUBLIC = {
+    "assets": "demo_clip",
+    "chat": "Conversation model_inputs",
+    "checkpoint": "shipped_checkpoint",
+    "loading": "load",
+    "runner": "answer",
+    "video": "VideoClip load_clip",
+}
+_HOME = {name: f"tokenprune_qwen25vl.{module}" for module, names in _PUBLIC.items() for name in names.split()}
+
+__all__ = [*_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'tokenprune_qwen25vl' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
