@@ -10,6 +10,7 @@ import pytest
 import torch
 from oracles.clips import Clip, degenerate_clips, random_clip, structured_clip
 from oracles.prunevid_reference import Partition, reference_merge, reference_partition
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tokenprune.cluster import _fp32_products_are_rounded
 from tokenprune.errors import BudgetError, InvalidValueError
@@ -145,18 +146,35 @@ def test_autocast_does_not_change_a_plan() -> None:
         assert same(plan, STMerge().plan(tokens))
 
 
-def test_rounded_fp32_products_do_not_change_a_plan() -> None:
-    tokens = visual_tokens(structured_clip((8, 12, 12), 256, 3, noise=1.0))
-    plan = STMerge().plan(tokens)
-    assert not _fp32_products_are_rounded(torch.device("cpu"))
+class ProductDtypes(TorchDispatchMode):
+    """The dtypes in which matrix products were computed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (torch.ops.aten.bmm.default, torch.ops.aten.mm.default, torch.ops.aten.addmm.default):
+            self.seen.add(args[-1].dtype)
+        return func(*args, **(kwargs or {}))
+
+
+def test_where_fp32_products_may_be_rounded_they_are_computed_in_fp64() -> None:
+    # Not every CPU rounds them when it may, so the dtype is looked at and not only the plan.
+    tokens = visual_tokens(CLIPS[-1])
+    with ProductDtypes() as products:
+        plan = STMerge().plan(tokens)
+    assert torch.float32 in products.seen
     torch.set_float32_matmul_precision("medium")
     try:
-        assert _fp32_products_are_rounded(torch.device("cpu"))
+        with ProductDtypes() as products:
+            assert same(plan, STMerge().plan(tokens))
+        assert products.seen == {torch.float64}
         assert _fp32_products_are_rounded(torch.device("cuda"))
-        assert same(plan, STMerge().plan(tokens))
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
+    assert not _fp32_products_are_rounded(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("grid", [(1, 1, 1), (1, 1, 9), (7, 1, 1), (1, 6, 6), (2, 1, 1), (3, 17, 1)])
