@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from hf.oracle import Oracle
-from hf.prompts import Prompt
+from hf.prompts import TEXT, Prompt
 from torch import Tensor
 
 import tokenprune as tp
@@ -17,12 +17,12 @@ TOLERANCE = 1e-4
 
 
 def generate(model: Any, prompt: Prompt, new: int = 4, **more: Any) -> Any:
-    """``new`` tokens whatever they are, greedily unless told otherwise, with the raw logits of each step."""
+    """``new`` text tokens, greedily unless told otherwise, with the raw logits of each step."""
     settings: dict[str, Any] = {"do_sample": False, **prompt.inputs(), **more}
     return model.generate(
         **settings,
         max_new_tokens=new,
-        min_new_tokens=new,
+        suppress_tokens=list(range(TEXT, model.config.text_config.vocab_size)),
         output_logits=True,
         return_dict_in_generate=True,
     )

@@ -15,6 +15,8 @@ from torch import Tensor
 
 MERGE = 2
 """Patches that make one token, along each side."""
+TEXT = 250
+"""Ids below are text, those from here on may be placeholders and other control tokens."""
 PATCH = 3 * 2 * 14 * 14
 """Numbers in a patch: colours x frames of a temporal patch x height x width."""
 
@@ -158,7 +160,7 @@ def prompt(rows: Sequence[Sequence[Part]], seed: int = 0, first_column: int = 0)
         clips: list[tuple[Clip, int]] = []
         for part in parts:
             if isinstance(part, int):
-                ids += torch.randint(0, 250, (part,), generator=draw).tolist()
+                ids += torch.randint(0, TEXT, (part,), generator=draw).tolist()
                 continue
             placeholder = config.video_token_id if part.modality == "video" else config.image_token_id
             clips.append((part, len(ids) + 1))

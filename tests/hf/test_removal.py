@@ -12,7 +12,7 @@ pytest.importorskip("transformers")
 
 from hf.compare import agrees, distance, generate, reports, stores
 from hf.oracle import Cut, oracle
-from hf.prompts import Clip, image, prompt, shared_model
+from hf.prompts import TEXT, Clip, image, prompt, shared_model
 
 import tokenprune as tp
 
@@ -77,7 +77,6 @@ def test_two_selectors(layers: tuple[int, int]) -> None:
     truth = oracle(model, given.answered(run.sequences[:, given.length :]), cuts)
     agrees(run.logits, truth, given.length - 1)
     reports(session, truth, given.length, run.past_key_values)
-    first = [cuts[0].count(20 if row == 0 else 12) for row in range(2)]
     first = [cuts[0].count(n) for n in session.report.visual_tokens]
     text = [p - v for p, v in zip(session.report.prompt_tokens, session.report.visual_tokens)]
     after = [(session.report.visual_tokens, layers[0] + 1), (first, layers[1] - layers[0]), ([3, 3], DEPTH - 1 - layers[1])]
@@ -104,7 +103,6 @@ def test_beams() -> None:
 def test_beams_search_as_the_masked_model_does() -> None:
     """Beam search over the oracle's own probabilities, by hand, ends with the same three sequences."""
     model, given = shared_model(), prompt(PROMPTS["one row"])
-    eos = model.config.text_config.eos_token_id
     pruned_run = pruned(model, [tp.AttnPrune(layer=1, keep_ratio=0.4)], given, new=3, num_beams=3, num_return_sequences=3)
     beams = [((), 0.0)]
     for _ in range(3):
@@ -112,7 +110,7 @@ def test_beams_search_as_the_masked_model_does() -> None:
         for tokens, score in beams:
             whole = given.answered(torch.tensor([tokens], dtype=torch.long)) if tokens else given
             steps = oracle(model, whole, [Cut(1, keep_ratio=0.4)]).at(0, [whole.length - 1])[0].log_softmax(dim=0)
-            grown += [((*tokens, t), score + float(p)) for t, p in enumerate(steps) if t != eos]
+            grown += [((*tokens, t), score + float(p)) for t, p in enumerate(steps[:TEXT])]
         beams = sorted(grown, key=lambda beam: -beam[1])[:3]
     assert [tuple(s) for s in pruned_run[1].sequences[:, given.length :].tolist()] == [tokens for tokens, _ in beams]
 
@@ -166,9 +164,7 @@ class TestBareForward:
 
     def test_each_forward_without_cache_is_a_prefill(self) -> None:
         model, given = shared_model(), prompt(PROMPTS["padded"])
-        longer = given.answered(torch.tensor([[5, 6], [7, 8], [9, 10]]))
-        whole = prompt(PROMPTS["padded"])
-        whole = type(whole)(longer.ids, longer.mask, longer.clips, [(0, longer.length)])
+        whole = given.answered(torch.tensor([[5, 6], [7, 8], [9, 10]])).as_one_prefill()
         self.compare(model, given, **given.inputs(), use_cache=False)
         self.compare(model, whole, **whole.inputs(), use_cache=False)
 
@@ -178,8 +174,7 @@ class TestBareForward:
         session, run = pruned(model, [tp.AttnPrune(layer=1, keep_ratio=0.4)], given, use_cache=False)
         assert len(session.reports) == 4
         for step, logits in enumerate(run.logits):
-            now = given.answered(run.sequences[:, given.length : given.length + step])
-            now = type(now)(now.ids, now.mask, now.clips, [(0, now.length)])
+            now = given.answered(run.sequences[:, given.length : given.length + step]).as_one_prefill()
             truth = oracle(model, now, [Cut(1, keep_ratio=0.4)])
             agrees([logits], truth, now.length - 1)
             assert [k.tolist() for k in session.reports[step].kept] == [row.kept(now.length) for row in truth.rows]

@@ -10,5 +10,15 @@ from tokenprune.hf.attention import ProjectionReader
 from tokenprune.hf.cache import PrunableLayer, PruneVidDynamicCache, make_prunable
 from tokenprune.hf.decoder import HFDecoder
 from tokenprune.hf.locate import only_module
+from tokenprune.hf.placeholders import PlaceholderRun, placeholder_runs
 
-__all__ = ["HFDecoder", "ProjectionReader", "PrunableLayer", "PruneVidDynamicCache", "make_prunable", "only_module"]
+__all__ = [
+    "HFDecoder",
+    "PlaceholderRun",
+    "ProjectionReader",
+    "PrunableLayer",
+    "PruneVidDynamicCache",
+    "make_prunable",
+    "only_module",
+    "placeholder_runs",
+]

@@ -19,6 +19,10 @@ class Gate:
 
     is_open: bool = False
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Gate:
+        """A copied cache has a gate of its own, closed: no session hands out its mask."""
+        return Gate()
+
 
 class PrunableLayer(DynamicLayer):
     """One layer's keys and values after some tokens were removed.
@@ -218,7 +222,7 @@ class PrunableHandle:
             new: number of new tokens.
         """
         layer = self.layer(0) if self.cache.layers else None
-        if layer is None or layer.removed == 0 or (given is None and layer.valid is None):
+        if layer is None or (layer.valid is None and (given is None or layer.removed == 0)):
             return given
         if given is not None and (given.ndim != 2 or given.shape[1] != layer.get_seq_length() + new):
             raise UnsupportedModeError(

@@ -14,7 +14,7 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from tokenprune.adapter import Prompt, Removable
 from tokenprune.errors import UnsupportedModeError
 from tokenprune.hf.cache import PrunableHandle, is_prunable, make_prunable
-from tokenprune.hf.guard import GenerateGuard, refuse_forward
+from tokenprune.hf.guard import VISUAL_INPUTS, guard_generate, refuse_forward, refuse_training
 from tokenprune.hf.passage import Passage, earlier_layout, open_cache
 from tokenprune.runtime.carrier import PrefillCarrier
 from tokenprune.runtime.prefill import Prefill
@@ -36,14 +36,14 @@ class HFDecoder:
 
     def install(self, carrier: PrefillCarrier) -> Sequence[Removable]:
         hooks = _Hooks(self.text, carrier)
-        put: list[Removable] = []
+        put: list[Removable] = [hooks]
         try:
             put.append(self.model.register_forward_pre_hook(hooks.before_model, with_kwargs=True))
             put.append(self.prompt.register_forward_pre_hook(hooks.before_prompt, with_kwargs=True))
             put.append(self.prompt.register_forward_hook(hooks.after_prompt, with_kwargs=True, always_call=True))
             put.append(self.text.register_forward_pre_hook(hooks.before_text, with_kwargs=True))
             put.append(self.text.register_forward_hook(hooks.after_text, with_kwargs=True, always_call=True))
-            put.append(GenerateGuard.install(self.model, carrier))
+            put += guard_generate(self.model, carrier)
         except BaseException:
             for handle in put:
                 handle.remove()
@@ -60,36 +60,46 @@ class _Hooks:
         self.input_ids: Tensor | None = None
         self.passage: Passage | None = None
         self.handle: PrunableHandle | None = None
-        self.inside = 0
+        self.depth = 0
 
     @property
     def acts(self) -> bool:
         return len(self.carrier.pipeline) > 0
 
+    def remove(self) -> None:
+        """Take off what an interrupted forward has left (always-called hooks are not called on an interrupt)."""
+        self._end_passage(completed=False)
+        self.input_ids = None
+        if self.depth:
+            self.carrier.leave(self.depth)
+        self.depth = 0
+
     def before_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self.acts:
-            refuse_forward(kwargs, training=module.training)
+            refuse_forward(module, args, kwargs)
 
     def before_prompt(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.carrier.enter()
-        self.inside += 1
-        input_ids = kwargs.get("input_ids", args[0] if args else None)
-        pixels = [name for name in ("pixel_values", "pixel_values_videos", "mm_encoder_outputs") if _given(kwargs, name)]
-        if self.acts and input_ids is None and pixels:
+        if self.acts:
+            refuse_training(module)
+        if self.depth and not self.carrier.is_elsewhere:
+            self.remove()
+        depth = self.carrier.enter()
+        if not depth:
+            return
+        self.depth = depth
+        self.input_ids = kwargs.get("input_ids", args[0] if args else None)
+        if self.acts and self.input_ids is None and any(kwargs.get(name) is not None for name in VISUAL_INPUTS):
             raise UnsupportedModeError("inputs_embeds beside visual inputs cannot be pruned; pass input_ids")
-        self.input_ids = input_ids
 
     def after_prompt(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        self.input_ids = None
-        if self.inside:
-            self.inside -= 1
-            self.carrier.leave()
+        if self.depth and not self.carrier.is_elsewhere:
+            self.remove()
 
     def before_text(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         embeds = kwargs.get("inputs_embeds")
-        if embeds is None:
+        if embeds is None or self.carrier.is_elsewhere:
             return None
         cache = kwargs.get("past_key_values")
         past = 0 if cache is None else cache.get_seq_length()
@@ -105,10 +115,14 @@ class _Hooks:
         return args, self.passage.enter()
 
     def after_text(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        if not self.carrier.is_elsewhere:
+            self._end_passage(completed=output is not None)
+
+    def _end_passage(self, *, completed: bool) -> None:
         passage, self.passage = self.passage, None
         try:
             if passage is not None:
-                passage.leave(completed=output is not None)
+                passage.leave(completed=completed)
         finally:
             if self.handle is not None:
                 self.handle.gate.is_open = False
@@ -116,6 +130,8 @@ class _Hooks:
 
     def _begin(self, embeds: Tensor, kwargs: dict[str, Any], past: int) -> Prefill | None:
         if self.input_ids is None:
+            if self.acts and _is_visual(kwargs.get("position_ids")):
+                raise UnsupportedModeError("inputs_embeds with visual tokens cannot be pruned; pass input_ids")
             return None
         given = _mask(kwargs, self.acts)
         length = embeds.shape[1]
@@ -147,8 +163,9 @@ class _Hooks:
         return opened
 
 
-def _given(kwargs: dict[str, Any], name: str) -> bool:
-    return kwargs.get(name) is not None
+def _is_visual(positions: Tensor | None) -> bool:
+    """Whether M-RoPE positions are those of a prompt with visual tokens: text has the same t, h and w."""
+    return positions is not None and positions.ndim == 3 and not bool((positions[-3:] == positions[-1:]).all())
 
 
 def _mask(kwargs: dict[str, Any], acts: bool) -> Tensor | None:

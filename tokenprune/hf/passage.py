@@ -270,7 +270,7 @@ def earlier_layout(cache: Any, given: Tensor | None, past: int, batch: int) -> L
         valid = torch.ones_like(columns, dtype=torch.bool)
     if given is not None:
         valid = valid & given.to(columns.device).bool().gather(1, columns.clamp(min=0))
-    return Layout(columns, valid, not bool(valid.all()))
+    return Layout(columns, valid, valid.sum(1).tolist())
 
 
 def _gather_positions(positions: Tensor | None, ragged: Ragged, first: int) -> Tensor:
@@ -284,7 +284,7 @@ def _gather_positions(positions: Tensor | None, ragged: Ragged, first: int) -> T
 
 
 def _chained(first: Ragged, then: Ragged) -> Ragged:
-    return Ragged(first.index.gather(1, then.index), then.valid, then.is_padded)
+    return Ragged(first.index.gather(1, then.index), then.valid, then.real)
 
 
 def _cache_bytes(cache: Any) -> CacheBytes:

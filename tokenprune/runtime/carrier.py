@@ -58,27 +58,49 @@ class PrefillCarrier:
     @contextmanager
     def generating(self, call: Call) -> Iterator[None]:
         """For the time of one ``generate``: its call is known, and no other thread may run this model."""
-        self.enter()
+        depth = self.enter()
+        if not depth:
+            yield
+            return
         previous, self.call = self.call, call
         try:
             yield
         finally:
             self.call = previous
-            self.leave()
+            self.leave(depth)
 
-    def enter(self) -> None:
-        """A forward or generate begins; raises if another thread is inside this session."""
+    def enter(self) -> int:
+        """A forward or generate begins.
+
+        Returns:
+            How deep this thread is inside the session now, to be given to :meth:`leave`; 0 where it must go
+            unobserved, because another thread is inside and the empty pipeline only watches.
+
+        Raises:
+            UnsupportedModeError: another thread is inside, and the pipeline acts.
+        """
         with self._lock:
-            mine = threading.get_ident()
-            if self._entered and self._owner != mine:
-                raise UnsupportedModeError("two threads run in one session; give each thread its own model")
-            self._owner = mine
+            if self._is_elsewhere():
+                if len(self.pipeline):
+                    raise UnsupportedModeError("two threads run in one session; give each thread its own model")
+                return 0
+            self._owner = threading.get_ident()
             self._entered += 1
+            return self._entered
 
-    def leave(self) -> None:
-        """The forward or generate that :meth:`enter` announced has ended."""
+    def leave(self, depth: int) -> None:
+        """What :meth:`enter` announced at this depth has ended, and whatever was interrupted further inside."""
         with self._lock:
-            self._entered = max(0, self._entered - 1)
+            self._entered = min(self._entered, depth - 1)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another thread is inside the session."""
+        with self._lock:
+            return self._is_elsewhere()
+
+    def _is_elsewhere(self) -> bool:
+        return self._entered > 0 and self._owner != threading.get_ident()
 
     def begin(self, prompt: Prompt, earlier: Layout | None, first_column: int) -> Prefill | None:
         """The prefill of these new tokens; None where they hold no video or image.
@@ -96,11 +118,9 @@ class PrefillCarrier:
         prefill = Prefill(
             pipeline=self.pipeline,
             rows=[[RunningSpan.start(span, device) for span in row] for row in spans],
-            layout=Layout.start(prompt.valid, first_column, min(real) < valid.shape[1]),
-            real=real,
+            layout=Layout.start(prompt.valid, first_column, real),
             text_rows=[row.to(device) for row in text_rows],
             earlier=earlier,
-            earlier_real=[0] * len(real) if earlier is None else earlier.valid.sum(1).tolist(),
             first_column=first_column,
         )
         prefill.require_text_rows()

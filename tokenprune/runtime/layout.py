@@ -16,12 +16,17 @@ class Ragged:
     Args:
         index: ``(B, K)`` int64 places in the longer batch; padding slots point at some place that is not kept.
         valid: ``(B, K)`` bool, False at padding.
-        is_padded: whether any slot is padding (known without reading ``valid``).
+        real: tokens of each row, padding not counted (known without reading ``valid``).
     """
 
     index: Tensor
     valid: Tensor
-    is_padded: bool
+    real: list[int]
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether any slot is padding."""
+        return min(self.real) < self.index.shape[1]
 
     def gather(self, x: Tensor, batch_dim: int = 0, token_dim: int = 1) -> Tensor:
         """Take the kept tokens of ``x``, whose ``batch_dim`` and ``token_dim`` are B (or 1) and the longer length."""
@@ -42,35 +47,39 @@ class Layout:
     Args:
         columns: ``(B, S)`` int64 logical column (place in the unshortened sequence) of each slot's token.
         valid: ``(B, S)`` bool, False at padding.
-        is_padded: whether any slot is padding.
+        real: tokens of each row, padding not counted (known without reading ``valid``).
     """
 
     columns: Tensor
     valid: Tensor
-    is_padded: bool
+    real: list[int]
 
     @classmethod
-    def start(cls, valid: Tensor, first_column: int, is_padded: bool) -> Layout:
+    def start(cls, valid: Tensor, first_column: int, real: list[int]) -> Layout:
         """The unshortened layout of ``(B, L)`` new tokens that begin at logical column ``first_column``."""
         columns = torch.arange(valid.shape[1], device=valid.device) + first_column
-        return cls(columns.expand_as(valid), valid, is_padded)
+        return cls(columns.expand_as(valid), valid, real)
+
+    @property
+    def is_padded(self) -> bool:
+        """Whether any slot is padding."""
+        return min(self.real) < self.columns.shape[1]
 
     def after(self, ragged: Ragged) -> Layout:
         """The layout of the gathered, shorter batch."""
-        return Layout(self.columns.gather(1, ragged.index), ragged.valid, ragged.is_padded)
+        return Layout(self.columns.gather(1, ragged.index), ragged.valid, ragged.real)
 
     def beside(self, later: Layout) -> Layout:
         """This layout's slots followed by ``later``'s."""
         return Layout(
             torch.cat([self.columns, later.columns], dim=1),
             torch.cat([self.valid, later.valid], dim=1),
-            self.is_padded or later.is_padded,
+            [mine + other for mine, other in zip(self.real, later.real)],
         )
 
-    def keep(self, stays: Tensor, lengths: list[int]) -> Ragged:
-        """Gather the slots where ``stays`` ``(B, S)`` holds; ``lengths`` says how many those are in each row."""
-        longest = max(lengths)
+    def keep(self, stays: Tensor, real: list[int]) -> Ragged:
+        """Gather the slots where ``stays`` ``(B, S)`` holds; ``real`` says how many those are in each row."""
         stays = stays & self.valid
         order = torch.argsort(stays.to(torch.uint8), dim=1, stable=True)  # dropped first, kept last, each in order
-        index = order[:, order.shape[1] - longest :]
-        return Ragged(index, stays.gather(1, index), min(lengths) < longest)
+        index = order[:, order.shape[1] - max(real) :]
+        return Ragged(index, stays.gather(1, index), real)

@@ -44,26 +44,22 @@ class Prefill:
         pipeline: the operators.
         rows: per prompt row its videos and images.
         layout: where the new tokens stand (unshortened at first).
-        real: new tokens of each row, padding not counted.
         text_rows: per row the places of the text tokens after its last visual token.
         earlier: what the cache stores already, or None.
-        earlier_real: earlier tokens stored of each row, padding not counted.
         first_column: logical column at which the new tokens begin.
     """
 
     pipeline: Pipeline
     rows: list[list[RunningSpan]]
     layout: Layout
-    real: list[int]
     text_rows: list[Tensor]
     earlier: Layout | None
-    earlier_real: list[int]
     first_column: int
     stages: list[Stage] = field(default_factory=lambda: [])
 
     def __post_init__(self) -> None:
         self.new_length = self.layout.columns.shape[1]
-        self.first_real = list(self.real)
+        self.first_real = self.layout.real
         self.first_visual = self.visual_counts()
 
     @property
@@ -146,14 +142,14 @@ class Prefill:
 
     def compact(self, stored: Layout) -> Ragged | None:
         """How a cache layer that stores ``stored`` is cut to the tokens that are still in the sequence; None: not."""
-        lengths = [earlier + new for earlier, new in zip(self.earlier_real, self.real)]
-        if stored.columns.shape[1] == max(lengths):
+        real = self.stored().real
+        if stored.real == real and stored.columns.shape[1] == max(real):
             return None
-        alive = torch.zeros(len(lengths), self.logical_length, dtype=torch.bool, device=stored.columns.device)
+        alive = torch.zeros(len(real), self.logical_length, dtype=torch.bool, device=stored.columns.device)
         for part in (self.earlier, self.layout):
             if part is not None:
                 alive.scatter_(1, part.columns, part.valid)
-        return stored.keep(alive.gather(1, stored.columns), lengths)
+        return stored.keep(alive.gather(1, stored.columns), real)
 
     def croppable(self) -> int:
         """How many of the last logical columns every row has kept without a gap."""
@@ -169,11 +165,11 @@ class Prefill:
             for span in spans:
                 stays[row, span.standing] = False
                 stays[row, span.places] = True
-        self.real = [
+        left = [
             real - visual + left
             for real, visual, left in zip(self.first_real, self.first_visual, self.visual_counts())
         ]
-        ragged = self.layout.keep(stays, self.real)
+        ragged = self.layout.keep(stays, left)
         moved = torch.zeros_like(self.layout.columns)
         moved.scatter_(1, ragged.index, torch.arange(ragged.index.shape[1], device=moved.device).expand_as(ragged.index))
         for row, spans in enumerate(self.rows):

@@ -149,7 +149,7 @@ class LayerLog:
     def note(self, prefill: Prefill, layers: int) -> None:
         """``layers`` further layers run on the running sequence as it is now."""
         for _ in range(layers):
-            self.tokens.append(list(prefill.real))
+            self.tokens.append(list(prefill.layout.real))
             self.visual.append(prefill.visual_counts())
 
 
@@ -170,7 +170,9 @@ def make_report(
     stored = prefill.stored()
     ragged = prefill.compact(stored)
     final = stored if ragged is None else stored.after(ragged)
-    first_passed = prefill.logical_length - (prefill.new_length if passed is None else passed)
+    # Without a cache generate passes all ids again with each step, its own answers too: they always begin at 0.
+    begins = prefill.logical_length - (prefill.new_length if passed is None else passed)
+    first_passed = begins if prefill.first_column else 0
     return Report(
         prompt_tokens=prefill.first_real[::expanded],
         visual_tokens=prefill.first_visual[::expanded],
