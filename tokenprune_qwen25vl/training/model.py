@@ -20,14 +20,14 @@ WINDOW = 84
 def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
     """The configuration for this tokenizer.
 
-    The rotary base is 30, not a million: prompts are some 60 positions long, and only a small base gives the
+    The rotary base is 10, not a million: prompts are some 60 positions long, and only a small base gives the
     width rows of M-RoPE, which have the slowest frequencies, a turn that can be told apart over six columns.
     """
     from transformers import Qwen2_5_VLConfig
 
-    ids = {name: int(tokenizer.convert_tokens_to_ids(f"<|{name}|>")) for name in (
-        "vision_start", "vision_end", "image_pad", "video_pad", "im_end", "endoftext"
-    )}
+    def token(name: str) -> int:
+        return tokenizer.get_vocab()[f"<|{name}|>"]
+
     return Qwen2_5_VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
@@ -38,10 +38,10 @@ def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
             "num_key_value_heads": 2,
             "max_position_embeddings": 32768,
             "rms_norm_eps": 1e-6,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 30.0, "mrope_section": [4, 6, 6]},
-            "bos_token_id": ids["endoftext"],
-            "eos_token_id": ids["im_end"],
-            "pad_token_id": ids["endoftext"],
+            "rope_parameters": {"rope_type": "default", "rope_theta": 10.0, "mrope_section": [4, 6, 6]},
+            "bos_token_id": token("endoftext"),
+            "eos_token_id": token("im_end"),
+            "pad_token_id": token("endoftext"),
             "tie_word_embeddings": True,
         },
         vision_config={
@@ -54,9 +54,9 @@ def build_config(tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
             "fullatt_block_indexes": [1],
             "tokens_per_second": FPS // SLOT,
         },
-        image_token_id=ids["image_pad"],
-        video_token_id=ids["video_pad"],
-        vision_start_token_id=ids["vision_start"],
-        vision_end_token_id=ids["vision_end"],
+        image_token_id=token("image_pad"),
+        video_token_id=token("video_pad"),
+        vision_start_token_id=token("vision_start"),
+        vision_end_token_id=token("vision_end"),
         tie_word_embeddings=True,
     )

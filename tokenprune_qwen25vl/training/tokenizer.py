@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -60,22 +61,18 @@ def build_tokenizer() -> Qwen2Tokenizer:
     )
     raw = blank.backend_tokenizer
     raw.train_from_iterator(_corpus(), trainer)
-    import json
-
     model = json.loads(raw.to_str())["model"]
     vocab: dict[str, int] = {k: v for k, v in model["vocab"].items() if k not in SPECIAL}
     order = sorted(vocab, key=lambda k: vocab[k])
-    merges = [tuple(merge) for merge in model["merges"]]
-    tokenizer = Qwen2Tokenizer(
+    return Qwen2Tokenizer(
         vocab={token: i for i, token in enumerate(order)},
-        merges=merges,
+        merges=[tuple(merge) for merge in model["merges"]],  # pyright: ignore[reportArgumentType]
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         unk_token="<|endoftext|>",
         extra_special_tokens=list(SPECIAL[1:]),
         model_max_length=32768,
     )
-    return tokenizer
 
 
 def _byte_characters() -> list[int]:

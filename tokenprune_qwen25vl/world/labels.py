@@ -61,7 +61,6 @@ def dense_labels(scene: Scene, least: float = 0.12) -> DenseLabels:
 
 def _cover(start: int, thing: Thing, slot: int) -> npt.NDArray[np.bool_]:
     """Pixels of one object in the first frame of a slot, as cells: `(GRID, CELL, GRID, CELL)`."""
-
     pixels = np.zeros((SIZE, SIZE), dtype=np.bool_)
     frame = slot * SLOT
     if thing.first <= frame < thing.stop:

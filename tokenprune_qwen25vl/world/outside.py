@@ -3,19 +3,169 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 NOTE = "I only know my small world of coloured shapes."
 
-_NOUNS = """car dog cat person man woman child bird tree house street river mountain phone book table chair ball
-player kitchen car door window bus train horse boat cup plate robot sky sun road city beach garden cake bottle hat
-shirt shoe bag clock lamp guitar piano computer screen game team baby fish cow sheep elephant bear flower grass
-building bridge plane kite skateboard ski pizza apple banana knife spoon oven sofa bed mirror box rope hammer nail
-engine wheel rabbit fox squirrel butterfly monkey teacher doctor driver singer dancer crowd""".split()
-_VERBS = """eat run jump cook drive sing dance read write sleep swim climb open close throw catch hold carry cut wash
-paint build play laugh cry talk walk fly fall push pull kick hit clean buy sell fix wear drink pour""".split()
-_PLACES = """room kitchen park street office school house garden forest beach field stadium shop museum station
-background video scene picture film clip""".split()
+_NOUNS = [
+    "car",
+    "dog",
+    "cat",
+    "person",
+    "man",
+    "woman",
+    "child",
+    "bird",
+    "tree",
+    "house",
+    "street",
+    "river",
+    "mountain",
+    "phone",
+    "book",
+    "table",
+    "chair",
+    "ball",
+    "player",
+    "kitchen",
+    "car",
+    "door",
+    "window",
+    "bus",
+    "train",
+    "horse",
+    "boat",
+    "cup",
+    "plate",
+    "robot",
+    "sky",
+    "sun",
+    "road",
+    "city",
+    "beach",
+    "garden",
+    "cake",
+    "bottle",
+    "hat",
+    "shirt",
+    "shoe",
+    "bag",
+    "clock",
+    "lamp",
+    "guitar",
+    "piano",
+    "computer",
+    "screen",
+    "game",
+    "team",
+    "baby",
+    "fish",
+    "cow",
+    "sheep",
+    "elephant",
+    "bear",
+    "flower",
+    "grass",
+    "building",
+    "bridge",
+    "plane",
+    "kite",
+    "skateboard",
+    "ski",
+    "pizza",
+    "apple",
+    "banana",
+    "knife",
+    "spoon",
+    "oven",
+    "sofa",
+    "bed",
+    "mirror",
+    "box",
+    "rope",
+    "hammer",
+    "nail",
+    "engine",
+    "wheel",
+    "rabbit",
+    "fox",
+    "squirrel",
+    "butterfly",
+    "monkey",
+    "teacher",
+    "doctor",
+    "driver",
+    "singer",
+    "dancer",
+    "crowd",
+]
+_VERBS = [
+    "eat",
+    "run",
+    "jump",
+    "cook",
+    "drive",
+    "sing",
+    "dance",
+    "read",
+    "write",
+    "sleep",
+    "swim",
+    "climb",
+    "open",
+    "close",
+    "throw",
+    "catch",
+    "hold",
+    "carry",
+    "cut",
+    "wash",
+    "paint",
+    "build",
+    "play",
+    "laugh",
+    "cry",
+    "talk",
+    "walk",
+    "fly",
+    "fall",
+    "push",
+    "pull",
+    "kick",
+    "hit",
+    "clean",
+    "buy",
+    "sell",
+    "fix",
+    "wear",
+    "drink",
+    "pour",
+]
+_PLACES = [
+    "room",
+    "kitchen",
+    "park",
+    "street",
+    "office",
+    "school",
+    "house",
+    "garden",
+    "forest",
+    "beach",
+    "field",
+    "stadium",
+    "shop",
+    "museum",
+    "station",
+    "background",
+    "video",
+    "scene",
+    "picture",
+    "film",
+    "clip",
+]
 _PLAIN = (
     "What is this video about?",
     "Describe the video.",
@@ -82,22 +232,48 @@ _PATTERNS = (
     "What will the {n} do next?",
     "Did a {n} {v} in the {p} before the {m} came?",
 )
-_SYLLABLES = "ka lo mi tra ven sho ul pe ris ton fa gre ny bo za qui dar em st ol win hu".split()
+_SYLLABLES = [
+    "ka",
+    "lo",
+    "mi",
+    "tra",
+    "ven",
+    "sho",
+    "ul",
+    "pe",
+    "ris",
+    "ton",
+    "fa",
+    "gre",
+    "ny",
+    "bo",
+    "za",
+    "qui",
+    "dar",
+    "em",
+    "st",
+    "ol",
+    "win",
+    "hu",
+]
 
 
 def outside_question(rng: np.random.Generator) -> str:
     """An everyday question that the world cannot answer; some words are made up, so that any word may come."""
-    if rng.random() < 0.2:
-        text = _choose(rng, _PLAIN)
-    else:
-        text = _choose(rng, _PATTERNS).format(n=_noun(rng), m=_noun(rng), v=_choose(rng, _VERBS), p=_choose(rng, _PLACES))
+    text = ""
+    while not 0 < len(text) <= 60:
+        text = _choose(rng, _PLAIN) if rng.random() < 0.2 else _fill(rng, _choose(rng, _PATTERNS))
     chance = rng.random()
     if chance < 0.08:
         return text.lower()
     return text.rstrip("?.!") if chance < 0.14 else text
 
 
-def _choose(rng: np.random.Generator, words: tuple[str, ...] | list[str]) -> str:
+def _fill(rng: np.random.Generator, pattern: str) -> str:
+    return pattern.format(n=_noun(rng), m=_noun(rng), v=_choose(rng, _VERBS), p=_choose(rng, _PLACES))
+
+
+def _choose(rng: np.random.Generator, words: Sequence[str]) -> str:
     return words[int(rng.integers(len(words)))]
 
 

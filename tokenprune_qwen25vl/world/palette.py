@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +38,7 @@ SIGN_RADIUS = 10
 Mask = npt.NDArray[np.bool_]
 
 
-@lru_cache(maxsize=None)
+@cache
 def shape_mask(shape: int, radius: int) -> Mask:
     """Pixels of a shape, `(2 * radius + 1, 2 * radius + 1)`."""
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1].astype(np.float64)
@@ -52,7 +52,7 @@ def shape_mask(shape: int, radius: int) -> Mask:
     return np.minimum(abs(x), abs(y)) <= 0.32 * radius
 
 
-@lru_cache(maxsize=None)
+@cache
 def flash_masks() -> tuple[Mask, Mask]:
     """The white halo and the coloured heart of a flash, each `(2 * FLASH_RADIUS + 1,) * 2`."""
     y, x = np.mgrid[-FLASH_RADIUS : FLASH_RADIUS + 1, -FLASH_RADIUS : FLASH_RADIUS + 1]
@@ -60,7 +60,7 @@ def flash_masks() -> tuple[Mask, Mask]:
     return (distance <= FLASH_RADIUS) & (distance > 5.5), distance <= 5.5
 
 
-@lru_cache(maxsize=None)
+@cache
 def letter_mask(letter: int) -> Mask:
     """White pixels of a letter on its plate, `(2 * SIGN_RADIUS + 1,) * 2`."""
     y, x = np.mgrid[-SIGN_RADIUS : SIGN_RADIUS + 1, -SIGN_RADIUS : SIGN_RADIUS + 1].astype(np.float64)
@@ -75,7 +75,7 @@ def letter_mask(letter: int) -> Mask:
     return inside & ((y >= 4.5) | (x <= -4.5))
 
 
-@lru_cache(maxsize=None)
+@cache
 def side_cells(side: int) -> tuple[tuple[int, int], ...]:
     """Cells `(row, column)` that lie clearly on one side: the diagonals belong to none."""
     middle = (GRID - 1) / 2

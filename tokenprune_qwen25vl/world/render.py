@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from tokenprune_qwen25vl.world.palette import (
-    FLASH_RADIUS,
     FRAMES,
     RGB,
     SIGN_RADIUS,
@@ -69,11 +68,13 @@ def _stamp(image: npt.NDArray[np.int16], mask: Mask, where: tuple[int, int], col
     x, y = where
     top, left = y - radius, x - radius
     bottom, right = y + radius + 1, x + radius + 1
-    part = mask[max(0, -top) : mask.shape[0] - max(0, bottom - SIZE), max(0, -left) : mask.shape[1] - max(0, right - SIZE)]
+    part = mask[
+        max(0, -top) : mask.shape[0] - max(0, bottom - SIZE), max(0, -left) : mask.shape[1] - max(0, right - SIZE)
+    ]
     image[max(0, top) : bottom, max(0, left) : right][part] = colour
 
 
-@lru_cache(maxsize=None)
+@cache
 def _upsample(knots: int) -> npt.NDArray[np.float32]:
     """Matrix of linear interpolation from `knots` values to `SIZE` pixels."""
     at = np.linspace(0, knots - 1, SIZE)

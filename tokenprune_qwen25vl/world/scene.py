@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -79,6 +79,8 @@ class Sign:
 
 @dataclass(frozen=True)
 class Scene:
+    """Everything that happens in a clip."""
+
     seed: int
     shots: tuple[Shot, ...]
     flashes: tuple[Flash, ...]
@@ -143,9 +145,7 @@ def _shot(
         last = things[-1]
         comes = bool(rng.random() < 0.5)
         frame = int(rng.choice([4, 6, 8])) if comes else int(rng.choice([8, 10, 12]))
-        things[-1] = Thing(
-            **{**last.__dict__, "first": frame if comes else start, "stop": stop if comes else frame}
-        )
+        things[-1] = replace(last, first=frame if comes else start, stop=stop if comes else frame)
     drawn = tuple(things[int(i)] for i in rng.permutation(len(things)))
     return Shot(start, stop, int(rng.integers(2**31)), drawn)
 

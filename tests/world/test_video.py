@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Clips as files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tokenprune_qwen25vl.world import FPS, FRAMES, sample, through_mp4, write_mp4
+
+av = pytest.importorskip("av")
+
+
+def test_a_clip_survives_its_file(tmp_path: Path) -> None:
+    clip = sample(12)
+    path = write_mp4(clip, tmp_path / "clip.mp4")
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate == FPS
+        frames = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(stream)])
+    assert frames.shape == (FRAMES, *clip.frames.shape[1:])
+    error = np.mean((frames.astype(float) - clip.frames) ** 2)
+    assert 10 * np.log10(255**2 / error) > 27
+    assert np.array_equal(frames, through_mp4(clip.frames))
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_nothing_is_left_where_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tokenprune_qwen25vl.world.video as video
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("no encoder")
+
+    monkeypatch.setattr(video, "encode", broken)
+    with pytest.raises(RuntimeError, match="no encoder"):
+        write_mp4(sample(1), tmp_path / "clip.mp4")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Files that the commands use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def demo_clip() -> Path:
+    """The clip named `demo`: 16 frames of the small world as an .mp4 file.
+
+    Raises:
+        FileNotFoundError: the package was installed without it.
+    """
+    path = Path(__file__).resolve().parent / "demo.mp4"
+    if not path.is_file():
+        raise FileNotFoundError(f"no demo clip at {path}: the package is incomplete, install it again")
+    return path
