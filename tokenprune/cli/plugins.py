@@ -19,7 +19,7 @@ def plugins(as_json: JsonFlag = False, debug: DebugFlag = False) -> None:
             return
         for plugin in found:
             origin = f"{plugin.distribution} {plugin.version}".strip()
-            print(f"{plugin.name}  {plugin.status}  ({origin})")
+            print("  ".join([plugin.name, plugin.status, *([f"({origin})"] if origin else [])]))
             for line in (", ".join(plugin.hooks), plugin.reason):
                 if line:
                     print(f"    {line}")
