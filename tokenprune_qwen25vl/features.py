@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A clip that is encoded once and asked about many times."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from tokenprune_qwen25vl.parts import require_parts
+
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedClip:
+    """What the vision tower made of one clip.
+
+    Args:
+        features: ``(N, D)``, one row for each visual token.
+        grid: ``(T, H, W)`` of the patches, as the processor's ``video_grid_thw`` has it.
+    """
+
+    features: Tensor
+    grid: tuple[int, int, int]
+
+
+@torch.no_grad()
+def encode(model: Qwen2_5_VLForConditionalGeneration, inputs: Mapping[str, Tensor]) -> EncodedClip:
+    """Run the vision tower on the first clip of ``inputs`` (as :func:`tokenprune_qwen25vl.chat.model_inputs` makes)."""
+    tower = require_parts(model).prompt.visual
+    grid = inputs["video_grid_thw"][:1]
+    patches = inputs["pixel_values_videos"][: int(grid.prod())]
+    features = tower(patches.to(tower.device, tower.dtype), grid_thw=grid.to(tower.device)).pooler_output
+    frames, height, width = grid[0].tolist()
+    return EncodedClip(features, (frames, height, width))
+
+
+@contextmanager
+def encoded_before(tower: nn.Module, features: Tensor) -> Generator[None, None, None]:
+    """While this is open the vision tower gives out ``features`` whatever it is asked.
+
+    Only later releases of the library take features that were computed before; this works alike in all of them. The
+    tower itself runs on a single visual token, for form: hand ``generate`` the pixels of :func:`few_pixels`.
+    """
+    side = int(getattr(tower, "spatial_merge_size"))  # noqa: B009 (nn.Module types its attributes as modules)
+
+    def show_little(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return args, {**kwargs, "grid_thw": torch.tensor([[1, side, side]], device=features.device)}
+
+    def give_out(module: nn.Module, args: Any, output: Any) -> BaseModelOutputWithPooling:
+        return BaseModelOutputWithPooling(pooler_output=features)  # type: ignore[arg-type]
+
+    handles = (
+        tower.register_forward_pre_hook(show_little, with_kwargs=True),
+        tower.register_forward_hook(give_out),
+    )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def few_pixels(tower: nn.Module, pixels: Tensor) -> Tensor:
+    """Pixels of a single visual token, for a tower that is :func:`encoded_before`."""
+    return pixels[: int(getattr(tower, "spatial_merge_size")) ** 2].clone()  # noqa: B009
