@@ -17,10 +17,10 @@ TOLERANCE = 1e-4
 
 
 def generate(model: Any, prompt: Prompt, new: int = 4, **more: Any) -> Any:
-    """``new`` text tokens, greedily unless told otherwise, with the raw logits of each step."""
+    """``new`` text tokens, greedily unless told otherwise, with the raw logits of each step; None leaves out."""
     settings: dict[str, Any] = {"do_sample": False, **prompt.inputs(), **more}
     return model.generate(
-        **settings,
+        **{name: value for name, value in settings.items() if value is not None},
         max_new_tokens=new,
         suppress_tokens=list(range(TEXT, model.config.text_config.vocab_size)),
         output_logits=True,
