@@ -16,8 +16,9 @@ from tokenprune_qwen25vl.training.data import OUTSIDE
 from tokenprune_qwen25vl.training.measure import Scores, guess_from_text, held_out, measure, outside, overall
 from tokenprune_qwen25vl.training.recipe import RECIPE
 from tokenprune_qwen25vl.training.store import Progress
+from tokenprune_qwen25vl.world.clip import questions_of
 from tokenprune_qwen25vl.world.outside import NOTE
-from tokenprune_qwen25vl.world.questions import KINDS, SMALL_KINDS, questions_of
+from tokenprune_qwen25vl.world.questions import KINDS, SMALL_KINDS
 from tokenprune_qwen25vl.world.scene import sample_scene
 
 COLUMNS = ("plain", "from .mp4", "random 25 %", "random 10 %", "another video", "wording only", "chance")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -82,7 +83,9 @@ class Batches:
     def _fill(self, block: int, size: int) -> None:
         first = self.offset * 1_000_000 + block * size
         share = self.stage.cut_share
-        self._samples = [make_sample(first + i, share, self.recipe.mp4_share) for i in range(size)]
+        with ThreadPoolExecutor(2) as pool:
+            made = pool.map(lambda seed: make_sample(seed, share, self.recipe.mp4_share), range(first, first + size))
+            self._samples = list(made)
         rng = np.random.default_rng([29, self.recipe.seed, self.offset, block])
         self._order = np.concatenate([rng.permutation(size) for _ in range(self.recipe.reuse)])
         self._block = block

@@ -14,6 +14,8 @@ from tokenprune_qwen25vl.world.palette import COLOURS, DIRECTIONS, GRID, LETTERS
 SIZES = {"colour": len(COLOURS) + 1, "shape": len(SHAPES) + 1, "flash": len(COLOURS) + 1, "letter": len(LETTERS) + 1}
 EMPTY_WEIGHT = {"colour": 0.3, "shape": 0.3, "flash": 0.03, "letter": 0.03, "direction": 0.3}
 PLACES = {"slot": SLOTS, "row": GRID, "column": GRID}
+SHARPNESS = 8.0
+"""Factor on the cosine between a visual token and a colour word."""
 
 
 class DenseHeads(nn.Module):
@@ -36,6 +38,25 @@ class DenseHeads(nn.Module):
             loss = loss + _weighted(part, target, EMPTY_WEIGHT[name])
             right[name] = _accuracy(part, target)
         return loss, right
+
+    def of_words(
+        self, visual: torch.Tensor, words: torch.Tensor, labels: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss of telling a token's colour by the likeness of its vector to the colour words' embeddings.
+
+        It puts seen and read colours in one place, so that attention finds what a question names.
+
+        Args:
+            visual: visual tokens, `(B, V, D)`.
+            words: embeddings of the colour words, `(C, D)`.
+            labels: dense labels.
+        """
+        flash, thing = labels["flash"].flatten(1), labels["colour"].flatten(1)
+        target = torch.where(flash > 0, flash, thing) - 1
+        shown = target >= 0
+        logits = SHARPNESS * F.normalize(visual.float()[shown], dim=-1) @ F.normalize(words.float(), dim=-1).T
+        right = float((logits.argmax(-1) == target[shown]).float().mean())
+        return F.cross_entropy(logits, target[shown]), {"word": right}
 
     def of_states(
         self, states: torch.Tensor, kept: torch.Tensor, labels: Mapping[str, torch.Tensor]

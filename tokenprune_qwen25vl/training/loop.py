@@ -22,6 +22,7 @@ from tokenprune_qwen25vl.training.forward import TrainingForward, additive, to_p
 from tokenprune_qwen25vl.training.heads import DenseHeads
 from tokenprune_qwen25vl.training.packing import IGNORE, Packed, pack, row_mask
 from tokenprune_qwen25vl.training.recipe import Recipe, Stage
+from tokenprune_qwen25vl.world.palette import COLOURS
 from tokenprune_qwen25vl.world.questions import KINDS
 
 if TYPE_CHECKING:
@@ -134,6 +135,10 @@ class _Step:
     see: Callable[[torch.Tensor], torch.Tensor]
     answer: Callable[..., object]
 
+    def __post_init__(self) -> None:
+        vocabulary = self.trainer.tokenizer.get_vocab()
+        self.colours = torch.tensor([vocabulary["\u0120" + colour] for colour in COLOURS])
+
     def __call__(self, batch: Batch, progress: store.Progress) -> tuple[torch.Tensor, dict[str, float]]:
         trainer, stage = self.trainer, self.stage
         device = trainer.device
@@ -157,9 +162,12 @@ class _Step:
             out = self.answer(picked, kept, packed.ids.to(device), mask)
         where, right = trainer.heads.of_states(out.shared, kept, labels)  # type: ignore[attr-defined]
         figures.update(right)
+        embeddings = trainer.model.model.language_model.embed_tokens.weight
+        named, right = trainer.heads.of_words(visual, embeddings[self.colours.to(device)], labels)
+        figures.update(right)
         told = self._tell(out.rows, packed, batch, progress)  # type: ignore[attr-defined]
         figures["answer"] = told.item()
-        return loss + stage.dense_weight * where + told, figures
+        return loss + stage.dense_weight * where + stage.word_weight * named + told, figures
 
     def _tell(self, rows: torch.Tensor, packed: Packed, batch: Batch, progress: store.Progress) -> torch.Tensor:
         device = rows.device

@@ -78,15 +78,9 @@ def pack(
     Raises:
         ValueError: a row is longer than `length`.
     """
-    rows: list[tuple[list[int], list[int]]] = []
-    for pairs in turns:
-        for question, answer in pairs:
-            rows.append(
-                (
-                    list(tokenizer(AFTER + question + ASKED)["input_ids"]),
-                    list(tokenizer(answer + "<|im_end|>")["input_ids"]),
-                )
-            )
+    texts = [(AFTER + question + ASKED, answer + "<|im_end|>") for pairs in turns for question, answer in pairs]
+    asked, answered = (tokenizer(list(part))["input_ids"] for part in zip(*texts))
+    rows: list[tuple[list[int], list[int]]] = list(zip(asked, answered))
     longest = max(len(q) + len(a) - 1 for q, a in rows)
     length = longest if length is None else length
     if longest > length:

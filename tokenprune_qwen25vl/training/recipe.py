@@ -19,6 +19,8 @@ class Stage:
     rate: float
     last_rate: float
     dense_weight: float
+    word_weight: float = 0.0
+    """Weight of the likeness of seen colours to colour words."""
     visual_tokens: int = 288
     """Visual tokens of a clip that reach the decoder: all that show something small, and others drawn at random.
 
@@ -35,7 +37,7 @@ class Recipe:
 
     stages: tuple[Stage, ...]
     seed: int = 0
-    warm_up: int = 150
+    warm_up: int = 100
     decay: float = 0.05
     clip_norm: float = 1.0
     fresh: int = 32
@@ -53,8 +55,9 @@ class Recipe:
 RECIPE = Recipe(
     stages=(
         Stage("see", 300, 24, 0, 2e-3, 2e-4, 1.0),
-        Stage("few", 800, 16, 12, 1.5e-3, 1e-3, 0.1, visual_tokens=40, cut_share=0.4),
-        Stage("more", 700, 16, 12, 1.2e-3, 8e-4, 0.1, visual_tokens=112, cut_share=0.4),
-        Stage("all", 2000, 16, 12, 1e-3, 3e-5, 0.1, cut_share=0.4),
+        Stage("few", 400, 16, 12, 1.5e-3, 1.35e-3, 0.1, visual_tokens=40, cut_share=0.4),
+        Stage("named", 500, 16, 12, 1.4e-3, 1.2e-3, 0.1, word_weight=0.5, visual_tokens=40, cut_share=0.4),
+        Stage("more", 600, 16, 12, 1.2e-3, 1e-3, 0.1, word_weight=0.2, visual_tokens=112, cut_share=0.4),
+        Stage("all", 1500, 16, 12, 1e-3, 3e-5, 0.1, word_weight=0.1, cut_share=0.4),
     )
 )
