@@ -14,6 +14,7 @@ import pluggy
 from torch import nn
 
 from tokenprune.adapter import Accepted, AttentionReader, Declined, DecoderPort, Prompt, VisualSpan
+from tokenprune.benchmark import Benchmark
 from tokenprune.protocols import PrunableCache
 from tokenprune.runner import VideoRunner
 
@@ -86,5 +87,14 @@ def tokenprune_runner() -> VideoRunner:
     """How the command line loads this adapter's models and asks them about video files; optional.
 
     Called only by commands that run a model; importing what is heavy can wait until the runner is used.
+    """
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def tokenprune_benchmarks() -> Mapping[str, Benchmark]:
+    """Benchmarks that ``tokenprune eval`` can run, by name; optional.
+
+    Called only by that command; importing what is heavy can wait until a benchmark is run.
     """
     raise NotImplementedError

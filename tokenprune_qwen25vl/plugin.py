@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from tokenprune.hookspecs import hookimpl
 from tokenprune.protocols import PrunableCache
 
 if TYPE_CHECKING:
+    from tokenprune.benchmark import Benchmark
     from tokenprune.runner import VideoRunner
 
 EXTRA = ("transformers", "accelerate", "torchvision", "av", "PIL")
@@ -76,3 +77,10 @@ def tokenprune_runner() -> VideoRunner:
     from tokenprune_qwen25vl.runner import QwenRunner
 
     return QwenRunner()
+
+
+@hookimpl
+def tokenprune_benchmarks() -> Mapping[str, Benchmark]:
+    from tokenprune_qwen25vl.benchmark import WorldBenchmark
+
+    return {"world": WorldBenchmark()}

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tokenprune.cli.eval import evaluate
 from tokenprune.cli.plugins import plugins
 from tokenprune.cli.run import run
 from tokenprune.distribution import DISTRIBUTION, installed_version
@@ -39,4 +40,5 @@ def options(
 
 
 app.command()(run)
+app.add_typer(evaluate)
 app.command()(plugins)

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the command line asks of a benchmark, and what every benchmark answers: shares with their intervals, rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from tokenprune.errors import InvalidValueError
+from tokenprune.pipeline import Pipeline
+
+FORMAT = "tokenprune.benchmark"
+VERSION = 1
+Z_95 = 1.959963984540054
+"""Standard deviations of a normal distribution that hold 95 % of it around the mean."""
+
+Progress = Callable[[int, int], None]
+"""Called with (steps done, steps in all)."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """``count`` of ``total``, with its 95 % Wilson score interval (E. B. Wilson, 1927).
+
+    Raises:
+        InvalidValueError: no ``0 <= count <= total``, or a total of 0.
+    """
+
+    count: int
+    total: int
+
+    def __post_init__(self) -> None:
+        if self.total < 1 or not 0 <= self.count <= self.total:
+            raise InvalidValueError(f"a share needs 0 <= count <= total and a total above 0, got {self}")
+
+    @property
+    def value(self) -> float:
+        """The share itself, in [0, 1]."""
+        return self.count / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Lower and upper end: true shares from which this count is no surprise at the 5 % level."""
+        z2 = Z_95 * Z_95
+        middle = (self.count + z2 / 2) / (self.total + z2)
+        spread = self.count * (self.total - self.count) / self.total + z2 / 4
+        half = Z_95 * math.sqrt(spread) / (self.total + z2)
+        # The ends are exactly 0 and 1 where nothing or all was counted, whatever rounding says.
+        return (max(0.0, middle - half) if self.count else 0.0, middle + half if self.count < self.total else 1.0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        low, high = self.interval
+        return {"count": self.count, "total": self.total, "value": self.value, "low": low, "high": high}
+
+
+@dataclass(frozen=True)
+class Row:
+    """How one pipeline did on all questions.
+
+    Args:
+        name: unique in its result.
+        series: rows of one series are one line in a plot of accuracy over budget.
+        accuracy: right answers.
+        kinds: right answers of each kind of question that was asked.
+        agreement: answers equal to the plain model's.
+        budget: mean over the questions of the visual tokens seen, averaged over layers, as a fraction of all.
+        retained: mean over the questions of the visual tokens left at the end, as a fraction of all.
+        seconds: time for all its answers, without what is shared between the rows.
+        pipeline: description of its pipeline; None where it depends on the question.
+        notes: what else tells this row from others, JSON-ready.
+    """
+
+    name: str
+    series: str
+    accuracy: Share
+    kinds: Mapping[str, Share]
+    agreement: Share
+    budget: float
+    retained: float
+    seconds: float
+    pipeline: Mapping[str, Any] | None
+    notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "name": self.name,
+            "series": self.series,
+            "accuracy": self.accuracy.to_dict(),
+            "kinds": {kind: share.to_dict() for kind, share in self.kinds.items()},
+            "agreement": self.agreement.to_dict(),
+            "layer_averaged_retained": self.budget,
+            "visual_retained": self.retained,
+            "seconds": self.seconds,
+            "pipeline": self.pipeline,
+            "notes": dict(self.notes),
+        }
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """What a benchmark measured.
+
+    Args:
+        benchmark: its name.
+        setting: what was run on what: model, questions, seeds, JSON-ready.
+        rows: the plain model first.
+        unreachable: rows that were asked for and cannot be, with the reason.
+        versions: of the libraries and of the benchmark itself.
+    """
+
+    benchmark: str
+    setting: Mapping[str, Any]
+    rows: Sequence[Row]
+    unreachable: Mapping[str, str]
+    versions: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "benchmark": self.benchmark,
+            "setting": dict(self.setting),
+            "versions": dict(self.versions),
+            "rows": [row.to_dict() for row in self.rows],
+            "unreachable": dict(self.unreachable),
+        }
+
+
+@dataclass(frozen=True)
+class BenchmarkRequest:
+    """What is to be measured.
+
+    Args:
+        pipelines: name -> pipeline; beside each, random and uniform selection are measured at the budget it spends.
+        suite: a list of rows that the benchmark knows by name, instead of, or besides, ``pipelines``.
+        questions: how many to ask, at least 1.
+        seed: which questions, at least 0.
+        blind: also measure the plain model with nothing to see.
+        model: path or id; None is the small model that ships with the adapter.
+        device: None is the adapter's choice, as for the next two.
+        dtype: name of a dtype.
+        attn: attention implementation.
+
+    Raises:
+        InvalidValueError: ``questions`` or ``seed`` is out of range.
+    """
+
+    pipelines: Mapping[str, Pipeline] = field(default_factory=dict[str, Pipeline])
+    suite: str | None = None
+    questions: int = 500
+    seed: int = 0
+    blind: bool = False
+    model: str | None = None
+    device: str | None = None
+    dtype: str | None = None
+    attn: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("questions", self.questions, 1), ("seed", self.seed, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InvalidValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+class Benchmark(Protocol):
+    """Questions with known answers that an adapter's models can be asked, plain and pruned."""
+
+    @property
+    def suites(self) -> Sequence[str]:
+        """Names that :attr:`BenchmarkRequest.suite` may have."""
+        ...
+
+    def run(self, request: BenchmarkRequest, progress: Progress) -> BenchmarkResult:
+        """Ask everything; the same request, model and versions give the same result but for its seconds.
+
+        Raises:
+            TokenPruneError: the model cannot be loaded, a pipeline does not fit it, or the suite is unknown.
+        """
+        ...

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``tokenprune eval``: how many answers stay right, plain and pruned; one command a benchmark."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
+from tokenprune.cli._usage import UsageError
+from tokenprune.errors import InvalidValueError, NoAdapterError
+
+if TYPE_CHECKING:
+    from tokenprune.benchmark import Benchmark, BenchmarkResult, Progress
+    from tokenprune.pipeline import Pipeline
+
+HOOK = "tokenprune_benchmarks"
+SHIPPED_NOTE = "tokenprune: no --model given, so the small model that ships with tokenprune is measured"
+PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+
+evaluate = typer.Typer(name="eval", help="Measure how many answers stay right.", no_args_is_help=True)
+
+
+@evaluate.callback()
+def benchmarks() -> None:
+    """Measure how many answers stay right when visual tokens are pruned."""
+
+
+@evaluate.command()
+def world(
+    presets: Annotated[
+        list[str] | None,
+        typer.Option("--preset", help="A named pipeline; may be repeated.", metavar="NAME", show_default=False),
+    ] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("--pipeline", help="A pipeline file (JSON); may be repeated.", metavar="FILE", show_default=False),
+    ] = None,
+    table: Annotated[bool, typer.Option("--table", help="Every preset, and what --sweep measures.")] = False,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Both stages, alone and together, at budgets from 50 to 10 %.")
+    ] = False,
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="Scores, selection, positions, distances and layers, one at a time.")
+    ] = False,
+    blind: Annotated[bool, typer.Option("--blind", help="Also ask the plain model with nothing to see.")] = False,
+    questions: Annotated[int, typer.Option(help="Held-out questions, equally many of each kind.", min=1)] = 500,
+    seed: Annotated[
+        int, typer.Option(help="Which set of held-out clips; choose defaults on one, report another.", min=0)
+    ] = 0,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A checkpoint directory or id; the small shipped model where none is given.", metavar="NAME"),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
+    attn: Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager, ...")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the result to this file, as JSON.", metavar="FILE")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw accuracy over budget (needs the extra [plot]).", metavar="FILE")
+    ] = None,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Ask held-out questions about clips of a small made-up world, plain and pruned.
+
+    The plain model, and random and uniform selection at the budget each pipeline spends, are always among the rows.
+    """
+    with guarded(debug, as_json):
+        chosen = [name for name, on in (("table", table), ("sweep", sweep), ("ablation", ablation)) if on]
+        _check_usage(chosen, bool(presets or files), out, plot, as_json)
+        pipelines = _pipelines(presets or ([] if chosen or files else ["default"]), files or [], as_json)
+        from tokenprune.benchmark import BenchmarkRequest
+
+        suite = chosen[0] if chosen else None
+        request = BenchmarkRequest(pipelines, suite, questions, seed, blind, model, device, dtype, attn)
+        benchmark = find_benchmark("world")
+        if model is None:
+            print(SHIPPED_NOTE, file=sys.stderr, flush=True)
+        with _progress() as progress:
+            result = benchmark.run(request, progress)
+        _show(result, out, plot, as_json)
+
+
+def find_benchmark(name: str) -> Benchmark:
+    """The benchmark of this name, of the first plugin that has one.
+
+    Raises:
+        NoAdapterError: none has; the message names the plugins that cannot be used.
+    """
+    from tokenprune.plugins import default_registry
+
+    reasons: list[str] = []
+    for plugin in default_registry().plugins:
+        if plugin.info.status != "ok":
+            reasons.append(f"{plugin.info.name} ({plugin.info.status}): {plugin.info.reason}")
+            continue
+        offered = plugin.call(HOOK) or {}
+        if name in offered:
+            return offered[name]
+    raise NoAdapterError(f"no adapter has the benchmark {name!r}: {'; '.join(reasons) or 'none is installed'}")
+
+
+def _check_usage(chosen: list[str], named: bool, out: Path | None, plot: Path | None, as_json: bool) -> None:
+    """Whatever would fail only after everything has been measured is refused first."""
+    if len(chosen) + named > 1:
+        raise UsageError("choose one of --table, --sweep, --ablation, and --preset with --pipeline", as_json)
+    for option, path in (("--out", out), ("--plot", plot)):
+        if path is not None and (path.is_dir() or not path.parent.is_dir()):
+            raise UsageError(f"{option} must name a file in a directory that exists, got {path}", as_json)
+    if plot is None:
+        return
+    if plot.suffix not in PLOT_SUFFIXES:
+        raise UsageError(f"--plot must end in {', '.join(PLOT_SUFFIXES)}, got {plot}", as_json)
+    if "ablation" in chosen:
+        raise UsageError("--plot draws accuracy over budget, but --ablation compares at equal budgets", as_json)
+    if find_spec("matplotlib") is None:
+        raise UsageError('--plot needs matplotlib: pip install "tokenprune-vlm[plot]"', as_json)
+
+
+def _pipelines(presets: list[str], files: list[Path], as_json: bool) -> dict[str, Pipeline]:
+    from tokenprune.named_pipelines import preset
+    from tokenprune.pipeline import Pipeline
+
+    try:
+        named = {name: preset(name) for name in presets}
+    except InvalidValueError as error:
+        raise UsageError(str(error), as_json) from error
+    return named | {str(file): Pipeline.load(file) for file in files}
+
+
+def _show(result: BenchmarkResult, out: Path | None, plot: Path | None, as_json: bool) -> None:
+    data: dict[str, Any] = {
+        "model": result.setting["model"],
+        **result.to_dict(),
+        "command": shlex.join(["tokenprune", *sys.argv[1:]]),
+    }
+    if out is not None:
+        from tokenprune.files import write_text
+
+        write_text(out, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    if plot is not None:
+        from tokenprune.cli._eval_plot import draw
+
+        draw(result, plot)
+    if as_json:
+        print_json(data)
+        return
+    from tokenprune.cli._eval_table import print_tables
+
+    print_tables(result)
+
+
+@contextmanager
+def _progress() -> Generator[Progress, None, None]:
+    """A bar on stderr, where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("loading", total=None)
+        yield lambda done, total: bar.update(task, description="clips", completed=done, total=total)

@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark: clip by clip, every pipeline on the same questions, so that little is held in memory at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tokenprune.benchmark import BenchmarkRequest, BenchmarkResult, Progress, Row, Share
+from tokenprune.errors import InvalidValueError, TokenPruneError
+from tokenprune_qwen25vl.benchmark.asked import SEEDS_APART, AskedClip, ask_world, normalised
+from tokenprune_qwen25vl.benchmark.budgets import Decoder
+from tokenprune_qwen25vl.benchmark.entries import Entry, Fixed, Matched, Plain, Suite, matched_to, spending
+from tokenprune_qwen25vl.benchmark.suites import SUITES
+from tokenprune_qwen25vl.world.clip import HELD_OUT
+from tokenprune_qwen25vl.world.palette import FPS
+from tokenprune_qwen25vl.world.questions import KINDS
+from tokenprune_qwen25vl.world.render import render
+from tokenprune_qwen25vl.world.scene import WORLD_VERSION
+
+if TYPE_CHECKING:
+    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
+
+    from tokenprune_qwen25vl.benchmark.answering import Answers, SeenClip
+
+PLAIN = "plain"
+BLIND = "blind"
+
+
+@dataclass(frozen=True)
+class WorldBenchmark:
+    """Held-out questions about the small world (a :class:`tokenprune.benchmark.Benchmark`)."""
+
+    @property
+    def suites(self) -> Sequence[str]:
+        """``table``, ``sweep``, ``ablation``."""
+        return tuple(SUITES)
+
+    def run(self, request: BenchmarkRequest, progress: Progress) -> BenchmarkResult:
+        """Ask every entry every question.
+
+        Raises:
+            ModelLoadError: the model cannot be loaded.
+            NoAdapterError: it is no Qwen2.5-VL.
+            InvalidValueError: an unknown suite, a pipeline named like a row of the benchmark's own, or one that does
+                not fit the model's depth.
+        """
+        if request.suite is not None and request.suite not in SUITES:
+            raise InvalidValueError(f"suite must be one of {', '.join(SUITES)}, got {request.suite!r}")
+        from tokenprune_qwen25vl.loading import load
+
+        model, processor = load(request.model, request.device, request.dtype, request.attn)
+        clips = ask_world(request.questions, request.seed)
+        run = _Run(model, processor)
+        for done, clip in enumerate(clips):
+            seen = run.see(clip)
+            if done == 0:
+                run.begin(request, Decoder(len(seen.features), model.config.get_text_config().num_hidden_layers))
+            progress(done, len(clips))
+            run.ask(clip, seen)
+        progress(len(clips), len(clips))
+        return BenchmarkResult(
+            benchmark="world",
+            setting=_setting(request, clips, run),
+            rows=[run.row(entry) for entry in run.suite.entries],
+            unreachable=run.suite.unreachable,
+            versions=_versions(),
+        )
+
+
+def build_suite(request: BenchmarkRequest, decoder: Decoder) -> Suite:
+    """The entries of a request, the plain model first.
+
+    Raises:
+        InvalidValueError: two entries have one name, or a pipeline does not fit the depth.
+    """
+    suite = Suite(()) if request.suite is None else SUITES[request.suite](decoder)
+    entries: list[Entry] = [Plain(PLAIN), *([Plain(BLIND, sees=False)] if request.blind else [])]
+    for name, pipeline in request.pipelines.items():
+        pipeline.layers(decoder.depth)
+        entries += matched_to(Fixed(name, name, pipeline))
+    entries += suite.entries
+    names = [entry.name for entry in entries]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InvalidValueError(f"two rows are named {twice[0]!r}; give the pipeline another name")
+    return Suite(tuple(entries), suite.unreachable)
+
+
+@dataclass(eq=False)
+class _Tally:
+    """What is counted of one entry."""
+
+    right: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    agreed: int = 0
+    budgets: list[float] = field(default_factory=list[float])
+    retained: list[float] = field(default_factory=list[float])
+    seconds: float = 0.0
+
+
+@dataclass(eq=False)
+class _Run:
+    """One model under examination."""
+
+    model: Qwen2_5_VLForConditionalGeneration
+    processor: Qwen2_5_VLProcessor
+    suite: Suite = field(default_factory=lambda: Suite(()))
+    decoder: Decoder = field(default_factory=lambda: Decoder(1, 1))
+    shared_seconds: float = 0.0
+    asked: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
+    tallies: dict[str, _Tally] = field(default_factory=dict[str, _Tally])
+
+    def begin(self, request: BenchmarkRequest, decoder: Decoder) -> None:
+        """Now that a prompt is known, what budgets mean is known, too."""
+        self.decoder = decoder
+        self.suite = build_suite(request, decoder)
+        self.tallies = {entry.name: _Tally() for entry in self.suite.entries}
+
+    def see(self, clip: AskedClip) -> SeenClip:
+        from tokenprune_qwen25vl.benchmark.answering import see
+        from tokenprune_qwen25vl.video import VideoClip
+
+        start = time.perf_counter()
+        frames = VideoClip.from_frames(render(clip.scene), FPS)
+        seen = see(self.model, self.processor, frames, [question.text for question in clip.questions])
+        self.shared_seconds += time.perf_counter() - start
+        return seen
+
+    def ask(self, clip: AskedClip, seen: SeenClip) -> None:
+        """Ask every entry the questions about one clip."""
+        spent: dict[str, int] = {}
+        plain: list[str] = []
+        for question in clip.questions:
+            self.asked[question.kind] += 1
+        for entry in self.suite.entries:
+            start = time.perf_counter()
+            given = self._answers(entry, seen, spent, clip.scene.seed)
+            tally = self.tallies[entry.name]
+            tally.seconds += time.perf_counter() - start
+            texts = [normalised(text) for text in given.texts]
+            plain = plain or texts
+            spent[entry.name] = _spend(given.budgets, self.decoder)
+            tally.budgets += given.budgets
+            tally.retained += given.retained
+            tally.agreed += sum(text == other for text, other in zip(texts, plain))
+            for question, text in zip(clip.questions, texts):
+                tally.right[question.kind] += text == normalised(question.answer)
+
+    def _answers(self, entry: Entry, seen: SeenClip, spent: Mapping[str, int], seed: int) -> Answers:
+        from tokenprune_qwen25vl.benchmark.answering import answer
+
+        match entry:
+            case Plain(sees=sees):
+                return answer(self.model, self.processor, seen if sees else seen.unseen())
+            case Fixed(pipeline=pipeline, positions=positions):
+                return answer(self.model, self.processor, seen, pipeline, positions)
+            case Matched(method=method, to=other):
+                pipeline = spending(method, spent[other], self.decoder.depth, seed)
+                return answer(self.model, self.processor, seen, pipeline)
+
+    def row(self, entry: Entry) -> Row:
+        """What was counted of an entry."""
+        tally = self.tallies[entry.name]
+        total = sum(self.asked.values())
+        return Row(
+            name=entry.name,
+            series=entry.name if isinstance(entry, Plain) else entry.series,
+            accuracy=Share(sum(tally.right.values()), total),
+            kinds={kind: Share(tally.right[kind], asked) for kind, asked in self.asked.items() if asked},
+            agreement=Share(tally.agreed, total),
+            budget=sum(tally.budgets) / total,
+            retained=sum(tally.retained) / total,
+            seconds=tally.seconds,
+            pipeline=entry.pipeline.to_dict() if isinstance(entry, Fixed) else None,
+            notes=_notes(entry),
+        )
+
+
+def _spend(budgets: Sequence[float], decoder: Decoder) -> int:
+    """Visual tokens that all layers saw, which questions about one clip have in common."""
+    spends = {round(budget * decoder.depth * decoder.tokens) for budget in budgets}
+    if len(spends) != 1:
+        raise TokenPruneError(
+            f"a pipeline spent {sorted(spends)} on questions about one clip; only pipelines whose counts do not depend "
+            "on the question can be compared at one budget"
+        )
+    return spends.pop()
+
+
+def _notes(entry: Entry) -> dict[str, Any]:
+    match entry:
+        case Plain(sees=sees):
+            return {} if sees else {"visual_features": "zero"}
+        case Fixed(positions=positions, nominal=nominal):
+            return {"positions": positions, "nominal_budget": nominal}
+        case Matched(to=other, nominal=nominal):
+            return {"spends_as": other, "nominal_budget": nominal, "seed": "the clip's"}
+
+
+def _setting(request: BenchmarkRequest, clips: Sequence[AskedClip], run: _Run) -> dict[str, Any]:
+    import torch
+
+    return {
+        "model": "shipped" if request.model is None else request.model,
+        "weights_sha256": _fingerprint(request.model),
+        "dtype": str(run.model.dtype).removeprefix("torch."),
+        "device": run.model.device.type,
+        "attention": run.model.config._attn_implementation,
+        "threads": torch.get_num_threads(),
+        "suite": request.suite,
+        "questions": sum(run.asked.values()),
+        "questions_by_kind": run.asked,
+        "clips": len(clips),
+        "seed": request.seed,
+        "first_clip": HELD_OUT + request.seed * SEEDS_APART,
+        "last_clip": clips[-1].scene.seed,
+        "visual_tokens": run.decoder.tokens,
+        "decoder_layers": run.decoder.depth,
+        "shared_seconds": run.shared_seconds,
+    }
+
+
+def _fingerprint(model: str | None) -> str | None:
+    """Of the weights, where they are one file on this machine."""
+    from tokenprune_qwen25vl.loading import shipped
+
+    weights = (shipped() if model is None else Path(model)) / "model.safetensors"
+    if not weights.is_file():
+        return None
+    digest = hashlib.sha256()
+    with open(weights, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    import torch
+    import transformers
+
+    import tokenprune
+
+    return {
+        "tokenprune": tokenprune.__version__,
+        "world": str(WORLD_VERSION),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "transformers": transformers.__version__,
+    }
