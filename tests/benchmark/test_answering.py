@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Looking once and answering in batches changes no answer; renumbering changes positions and nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+pytest.importorskip("torchvision")
+
+from qwen25vl.tiny import tiny_model, tiny_processor
+
+import tokenprune as tp
+from tokenprune_qwen25vl.benchmark.answering import NEW_TOKENS, SeenClip, answer, see
+from tokenprune_qwen25vl.chat import Conversation, model_inputs
+from tokenprune_qwen25vl.video import VideoClip
+from tokenprune_qwen25vl.world import FPS, HELD_OUT, Clip, sample
+
+BOTH = tp.Pipeline([tp.STMerge(keep_ratio=0.5), tp.AttnPrune(layer=1, keep_ratio=0.5)])
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    return sample(HELD_OUT)
+
+
+@pytest.fixture(scope="module")
+def seen(model: Any, clip: Clip) -> SeenClip:
+    return see(model, tiny_processor(), as_video(clip), [question.text for question in clip.questions])
+
+
+def as_video(clip: Clip) -> VideoClip:
+    return VideoClip.from_frames(clip.frames, FPS)
+
+
+@pytest.mark.parametrize("pipeline", [None, BOTH], ids=["plain", "both"])
+def test_the_same_answers_as_one_by_one_with_all_pixels(
+    model: Any, clip: Clip, seen: SeenClip, pipeline: tp.Pipeline | None
+) -> None:
+    answers = answer(model, tiny_processor(), seen, pipeline)
+    assert len(set(answers.texts)) > 1  # or this model could not tell
+    for question, text in zip(clip.questions, answers.texts):
+        inputs: dict[str, Any] = model_inputs(tiny_processor(), [Conversation(question.text, (as_video(clip),))])
+        with tp.attach(model, tp.Pipeline() if pipeline is None else pipeline):
+            output = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
+        new = output[0, inputs["input_ids"].shape[1] :]
+        assert tiny_processor().tokenizer.decode(new, skip_special_tokens=True) == text
+
+
+def test_the_clip_is_looked_at_once(model: Any, clip: Clip) -> None:
+    patches: list[int] = []
+    handle = model.model.visual.register_forward_pre_hook(lambda module, args: patches.append(len(args[0])))
+    try:
+        seen = see(model, tiny_processor(), as_video(clip), ["What?", "And what else?"])
+        whole = patches.pop()
+        answer(model, tiny_processor(), seen)
+        answer(model, tiny_processor(), seen, BOTH)
+    finally:
+        handle.remove()
+    assert whole == 4 * len(seen.features)
+    assert all(count == 4 for count in patches)
+
+
+def test_nothing_is_left_on_the_model(model: Any, seen: SeenClip) -> None:
+    before = answer(model, tiny_processor(), seen)
+    answer(model, tiny_processor(), seen, BOTH, "renumbered")
+    hooks = [h for m in model.modules() for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
+    assert hooks == []
+    assert answer(model, tiny_processor(), seen) == before
+
+
+def test_unseen_is_another_clip(model: Any, seen: SeenClip) -> None:
+    blind, sighted = (answer(model, tiny_processor(), shown).texts for shown in (seen.unseen(), seen))
+    assert blind != sighted
+    assert not seen.unseen().features.any()
+
+
+def test_budgets_are_those_of_the_report(model: Any, seen: SeenClip) -> None:
+    tokens, rows = len(seen.features), len(seen.inputs["input_ids"])
+    first = -(-tokens // 2)
+    second = -(-first // 2)
+    budget = (2 * first + 2 * second) / (4 * tokens)
+    answers = answer(model, tiny_processor(), seen, BOTH)
+    assert answers.budgets == pytest.approx([budget] * rows)
+    assert answers.retained == pytest.approx([second / tokens] * rows)
+
+
+def test_renumbered_prompts_are_counted_without_gaps(model: Any, seen: SeenClip) -> None:
+    given: list[torch.Tensor] = []
+
+    handle = model.model.language_model.rotary_emb.register_forward_hook(
+        lambda module, args, kwargs, output: given.append(kwargs.get("position_ids", args[-1]).clone()),
+        with_kwargs=True,
+    )
+    try:
+        answer(model, tiny_processor(), seen, tp.Pipeline([tp.STMerge(keep_ratio=0.25)]), "renumbered")
+    finally:
+        handle.remove()
+    prompt, *decoded = given
+    rows, tokens = len(seen.inputs["input_ids"]), len(seen.features)
+    lengths = seen.inputs["attention_mask"].sum(1) - tokens + -(-tokens // 4)
+    assert prompt.shape == (3, rows, int(lengths.max()))
+    for row, length in enumerate(lengths.tolist()):
+        assert prompt[:, row, -length:].tolist() == [list(range(length))] * 3
+        for step, positions in enumerate(decoded):
+            assert positions[:, row, 0].tolist() == [length + step] * 3
