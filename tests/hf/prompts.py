@@ -116,7 +116,10 @@ class Prompt:
 
     def repeated(self, times: int) -> Prompt:
         """Each row ``times`` times, as beams and return sequences run."""
-        rows = [row for row in range(len(self.ids)) for _ in range(times)]
+        return self.taken([row for row in range(len(self.ids)) for _ in range(times)])
+
+    def taken(self, rows: list[int]) -> Prompt:
+        """These rows, in this order."""
         return Prompt(self.ids[rows], self.mask[rows], [self.clips[row] for row in rows], self.prefills)
 
     def inputs(self, since: int = 0) -> dict[str, Any]:

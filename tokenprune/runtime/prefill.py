@@ -141,22 +141,19 @@ class Prefill:
         return self.layout if self.earlier is None else self.earlier.beside(self.layout)
 
     def compact(self, stored: Layout) -> Ragged | None:
-        """How a cache layer that stores ``stored`` is cut to the tokens that are still in the sequence; None: not."""
+        """How a cache layer that stores ``stored`` is cut to the tokens that are still in the sequence; None: not.
+
+        All layers are to store the same tokens in the same slots. Between earlier and new tokens rows may be padded,
+        so that a layer which has lost nothing is moved together as well.
+        """
         real = self.stored().real
-        if stored.real == real and stored.columns.shape[1] == max(real):
+        if stored.real == real and (self.earlier is None or not stored.is_padded):
             return None
         alive = torch.zeros(len(real), self.logical_length, dtype=torch.bool, device=stored.columns.device)
         for part in (self.earlier, self.layout):
             if part is not None:
                 alive.scatter_(1, part.columns, part.valid)
         return stored.keep(alive.gather(1, stored.columns), real)
-
-    def croppable(self) -> int:
-        """How many of the last logical columns every row has kept without a gap."""
-        last = [
-            int(s.span.columns[-1]) for spans in self.rows for s in spans if not s.plan.is_identity
-        ]
-        return self.new_length - 1 - max(last) if last else self.new_length
 
     def _shorten(self) -> Ragged:
         """Shorten the running sequence to what the spans' plans leave; every place is moved along."""
