@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from tokenprune_qwen25vl.chat import Conversation as Conversation
     from tokenprune_qwen25vl.chat import model_inputs as model_inputs
     from tokenprune_qwen25vl.checkpoint import shipped_checkpoint as shipped_checkpoint
+    from tokenprune_qwen25vl.facade import Comparison as Comparison
+    from tokenprune_qwen25vl.facade import PruneVidOutput as PruneVidOutput
+    from tokenprune_qwen25vl.facade import Qwen25VLPruneVid as Qwen25VLPruneVid
     from tokenprune_qwen25vl.loading import load as load
     from tokenprune_qwen25vl.runner import answer as answer
+    from tokenprune_qwen25vl.sampling import Sampling as Sampling
     from tokenprune_qwen25vl.video import VideoClip as VideoClip
     from tokenprune_qwen25vl.video import load_clip as load_clip
 
@@ -24,8 +28,10 @@ _PUBLIC = {
     "assets": "demo_clip",
     "chat": "Conversation model_inputs",
     "checkpoint": "shipped_checkpoint",
+    "facade": "Comparison PruneVidOutput Qwen25VLPruneVid",
     "loading": "load",
     "runner": "answer",
+    "sampling": "Sampling",
     "video": "VideoClip load_clip",
 }
 _HOME = {name: f"tokenprune_qwen25vl.{module}" for module, names in _PUBLIC.items() for name in names.split()}

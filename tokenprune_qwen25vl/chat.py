@@ -75,8 +75,8 @@ def model_inputs(
         raise InvalidValueError("at least one conversation is needed")
     control = sorted(str(token) for token in processor.tokenizer.all_special_tokens)
     for conversation in conversations:
-        if not conversation.question.strip():
-            raise InvalidValueError("question must not be empty")
+        if not isinstance(conversation.question, str) or not conversation.question.strip():
+            raise InvalidValueError("question must be a text and not empty")
         for text in conversation._texts():
             found = [token for token in control if token in text]
             if found:

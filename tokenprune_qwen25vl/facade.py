@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,15 +20,13 @@ from tokenprune_qwen25vl.choices import ask_for_letter, named_option
 from tokenprune_qwen25vl.features import EncodedClip, encode, encoded_before, few_pixels
 from tokenprune_qwen25vl.loading import load
 from tokenprune_qwen25vl.parts import require_parts
-from tokenprune_qwen25vl.runner import answer
+from tokenprune_qwen25vl.runner import answer, check_new_tokens
 from tokenprune_qwen25vl.sampling import GREEDY, Sampling
 from tokenprune_qwen25vl.verbose import logged
 from tokenprune_qwen25vl.video import VideoClip, load_clip
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
-
-logger = logging.getLogger("tokenprune")
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +49,7 @@ class PruneVidOutput:
     tokens_before: int
     tokens_after: int
     total_compression_ratio: float
-    report: Report
+    report: Report = field(repr=False)
 
     def __getitem__(self, name: str) -> Any:
         if name not in self.keys():
@@ -61,7 +58,7 @@ class PruneVidOutput:
 
     def keys(self) -> list[str]:
         """Names of the fields."""
-        return [field.name for field in fields(self)]
+        return [each.name for each in fields(self)]
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,7 @@ class Qwen25VLPruneVid:
     ) -> None:
         merge = STMerge(tau, cluster_ratio, temporal_segment_ratio)
         prune = AttnPrune(layer=pruning_layer, keep_ratio=keep_ratio)
-        self.pipeline = Pipeline([merge] * enable_stage1 + [prune] * enable_pruning)
+        self.pipeline = Pipeline([*([merge] if enable_stage1 else []), *([prune] if enable_pruning else [])])
         self.verbose = verbose
         if (model is None) != (processor is None) or (model is not None and model_path is not None):
             raise InvalidValueError("give model_path, or both model and processor")
@@ -195,6 +192,7 @@ class Qwen25VLPruneVid:
         """
         if isinstance(questions, str) or not questions:
             raise InvalidValueError("questions must be a list of at least one question")
+        check_new_tokens(max_new_tokens)
         clip, seen = self._look(video_path, frames, fps, max_pixels)
         conversations = [Conversation(question, (clip,), system) for question in questions]
         inputs = model_inputs(self.processor, conversations, max_pixels)
@@ -220,15 +218,22 @@ class Qwen25VLPruneVid:
         frames: int | None = None,
         fps: float | None = None,
         max_pixels: int | None = None,
+        system: str | None = None,
     ) -> tuple[int, str, dict[str, Any]]:
         """Answer a multiple-choice question.
 
         Returns:
             The index of the option that the answer names (-1: none, then ``stats["parsed"]`` is False), the answer as
             given, and the stats: the counts of :class:`PruneVidOutput` and ``parsed``.
+
+        Raises:
+            VideoError: the file cannot be read.
+            InvalidValueError: an argument is not allowed.
         """
         asked = ask_for_letter(question, options)
-        result = self.generate(video_path, asked, max_new_tokens, frames=frames, fps=fps, max_pixels=max_pixels)
+        result = self.generate(
+            video_path, asked, max_new_tokens, frames=frames, fps=fps, max_pixels=max_pixels, system=system
+        )
         prediction = named_option(result.generated_text, options)
         stats: dict[str, Any] = {
             name: getattr(result, name)
@@ -256,8 +261,10 @@ class Qwen25VLPruneVid:
         """Answer greedily with everything off, then pruned, both after a warm-up and with the vision tower running."""
         clip = load_clip(video_path, frames=frames, fps=fps)
         inputs = model_inputs(self.processor, [Conversation(question, (clip,), system)], max_pixels)
-        for pipeline in (None, self.pipeline):
-            answer(self.model, self.processor, inputs, pipeline, 1)
+        check_new_tokens(max_new_tokens)
+        answer(self.model, self.processor, inputs, None, 1)
+        with logged(self.verbose):  # of the warm-up, because it takes time
+            answer(self.model, self.processor, inputs, self.pipeline, 1)
         plain = answer(self.model, self.processor, inputs, None, max_new_tokens)
         return Comparison(plain, answer(self.model, self.processor, inputs, self.pipeline, max_new_tokens))
 

@@ -47,8 +47,7 @@ def answer(
         InvalidValueError: more than one prompt, or `max_new_tokens` below 1.
         TokenPruneError: what :func:`tokenprune.attach` refuses.
     """
-    if isinstance(max_new_tokens, bool) or not isinstance(max_new_tokens, int) or max_new_tokens < 1:
-        raise InvalidValueError(f"max_new_tokens must be a whole number of at least 1, got {max_new_tokens!r}")
+    check_new_tokens(max_new_tokens)
     if len(inputs["input_ids"]) != 1:
         raise InvalidValueError(f"inputs must hold one prompt, got {len(inputs['input_ids'])}")
     from tokenprune import attach
@@ -83,6 +82,12 @@ def answer(
         decode_seconds=clock.last_token - clock.first_token,
         peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
     )
+
+
+def check_new_tokens(count: int) -> None:
+    """Raise :class:`InvalidValueError` unless an answer may have so many tokens."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InvalidValueError(f"max_new_tokens must be a whole number of at least 1, got {count!r}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from tokenprune.hf.cache import PrunableHandle, PrunableLayer
 from tokenprune.protocols import TokenSelector
 from tokenprune.runtime.carrier import PrefillCarrier
 from tokenprune.runtime.layout import Layout, Ragged
+from tokenprune.runtime.narration import tell_scores
 from tokenprune.runtime.prefill import Prefill, reads_attention
 from tokenprune.runtime.report import CacheBytes, LayerLog
 from tokenprune.runtime.timing import Moment
@@ -237,13 +238,15 @@ class _Cut:
     def _scores(self, row: int) -> Tensor:
         prefill, handle = self.passage.prefill, self.passage.handle
         places, valid = prefill.scored_places(self.selector, row), prefill.stored().valid[row]
-        if self.reader is None:
-            return self.selector.scorer.score(AttentionView.unread(places, valid))
-        earlier_keys = None
-        if prefill.earlier is not None and handle is not None:
-            keys = handle.layer(self.layer).keys
-            earlier_keys = None if keys is None else keys[row, :, : prefill.earlier.columns.shape[1]]
-        return self.selector.scorer.score(self.reader.view(row, earlier_keys, valid, places))
+        view = AttentionView.unread(places, valid)
+        if self.reader is not None:
+            earlier_keys = None
+            if prefill.earlier is not None and handle is not None:
+                keys = handle.layer(self.layer).keys
+                earlier_keys = None if keys is None else keys[row, :, : prefill.earlier.columns.shape[1]]
+            view = self.reader.view(row, earlier_keys, valid, places)
+        tell_scores(self.selector, self.layer, row, view)
+        return self.selector.scorer.score(view)
 
 
 def open_cache(text: PreTrainedModel, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tokenprune.pipeline import Pipeline
 from tokenprune.plugins import BoundAdapter
 from tokenprune.protocols import PrunableCache
 from tokenprune.runtime.layout import Layout
+from tokenprune.runtime.narration import tell_spans, tell_stages
 from tokenprune.runtime.prefill import Prefill
 from tokenprune.runtime.report import CacheBytes, LayerLog, Report, make_report
 from tokenprune.runtime.span import RunningSpan
@@ -111,6 +112,7 @@ class PrefillCarrier:
         spans = self.adapter.visual_boundaries(prompt)
         if not any(spans):
             return None
+        tell_spans(spans)
         device = prompt.input_ids.device
         valid = prompt.valid.cpu()
         real = valid.sum(1).tolist()
@@ -141,6 +143,7 @@ class PrefillCarrier:
         report = make_report(
             prefill, log, expanded=self.call.expanded, passed=self.call.passed, cache=cache_bytes, earlier=earlier
         )
+        tell_stages(prefill.stages)
         self.reports.append(report)
         if cache is not None:
             self._turns[cache] = report
