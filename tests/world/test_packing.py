@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tokenprune_qwen25vl.training.build import Built, build
-from tokenprune_qwen25vl.training.forward import additive, to_patches
+from tokenprune_qwen25vl.training.forward import HEADS, TOLD_LAYER, additive, to_patches
 from tokenprune_qwen25vl.training.packing import IGNORE, pack, row_mask
 from tokenprune_qwen25vl.world import sample
 
@@ -38,8 +38,9 @@ def test_packed_equals_alone(built: Built) -> None:
     shared = built.forward.layout.positions.shape[1]
     with torch.no_grad():
         visual = built.forward.see(to_patches(frames))
+        mask = additive(row_mask(4, packed.ids.shape[2], shared))
         every = torch.arange(visual.shape[1]).expand(2, -1)
-        out = built.forward(visual, every, packed.ids, additive(row_mask(4, packed.ids.shape[2], shared)))
+        out = built.forward(visual, every, packed.ids, mask, packed.named, packed.first)
         for b, seed in enumerate(seeds):
             for n, (question, _) in enumerate(turns[b]):
                 mine = built.model.lm_head(out.rows[b, n, packed.first[b, n]])
@@ -56,6 +57,36 @@ def test_only_answers_are_told(built: Built) -> None:
     assert tokenizer.decode(packed.targets[0, 1][packed.targets[0, 1] != IGNORE]) == "I only know.<|im_end|>"
     assert packed.weights[0, 0].max() == 1.0
     assert packed.targets[0, 0, packed.first[0, 0]] == tokenizer("3")["input_ids"][0]
+
+
+def test_it_looks_with_the_attention_of_the_library(built: Built) -> None:
+    """What training steers is what an attention map of the library shows."""
+    seed, layer = 3, TOLD_LAYER
+    turns = [[(q.text, q.answer) for q in sample(seed).questions[:2]]]
+    packed = pack(built.processor.tokenizer, turns)
+    shared = built.forward.layout.positions.shape[1]
+    model = built.model
+    kept: dict[str, torch.Tensor] = {}
+
+    def tap(_: object, __: object, kwargs: dict[str, object], output: tuple[torch.Tensor, torch.Tensor]) -> None:
+        kept["weights"] = output[1]
+
+    with torch.no_grad():
+        visual = built.forward.see(to_patches(torch.from_numpy(sample(seed).frames)[None]))
+        mask = additive(row_mask(2, packed.ids.shape[2], shared))
+        every = torch.arange(visual.shape[1]).expand(1, -1)
+        out = built.forward(visual, every, packed.ids, mask, packed.named, packed.first)
+        handle = model.model.language_model.layers[layer].self_attn.register_forward_hook(tap, with_kwargs=True)
+        model.set_attn_implementation("eager")
+        try:
+            for n in range(2):
+                alone(built, seed, turns[0][n][0])
+                base = shared - visual.shape[1]
+                theirs = kept["weights"][0, :HEADS, -1, base:shared]
+                torch.testing.assert_close(out.told[0, :, n].exp(), theirs, atol=1e-5, rtol=1e-3)
+        finally:
+            handle.remove()
+            model.set_attn_implementation("sdpa")
 
 
 def test_a_row_that_does_not_fit_is_refused(built: Built) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from tokenprune_qwen25vl.training.recipe import Recipe, Stage
+from tokenprune_qwen25vl.world.evidence import Evidence, evidence
 from tokenprune_qwen25vl.world.labels import DenseLabels, dense_labels
 from tokenprune_qwen25vl.world.outside import NOTE, outside_question
 from tokenprune_qwen25vl.world.questions import KINDS, ask
@@ -33,13 +34,16 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """Clips of one step, stacked; `turns[b]` are `(kind, question, answer)`."""
+    """Clips of one step, stacked."""
 
     frames: torch.Tensor
     labels: Mapping[str, torch.Tensor]
     kept: torch.Tensor
     """Visual tokens that the decoder gets, `(B, K)`, in order."""
     turns: Sequence[Sequence[tuple[str, str, str]]]
+    """`(kind, question, answer)`."""
+    evidence: torch.Tensor
+    """Which of all visual tokens show the answer to each question, bool `(B, N, V)`."""
 
 
 def make_sample(seed: int, cut_share: float, mp4_share: float) -> Sample:
@@ -72,13 +76,18 @@ class Batches:
         picked = [self._samples[int(i)] for i in chosen]
         rng = np.random.default_rng([19, recipe.seed, self.offset, step])
         outside = stage.outside_every > 0 and step % stage.outside_every == 0
-        turns = [turns_of(s.scene, rng, stage.questions, weights, 0.35 if outside else 0.0) for s in picked]
+        asked = [turns_of(s, rng, stage.questions, weights, 0.35 if outside else 0.0) for s in picked]
+        turns = [[turn[:3] for turn in turns] for turns in asked]
+        proof = torch.zeros(len(picked), stage.questions, picked[0].labels.colour.size, dtype=torch.bool)
+        for i, row in enumerate(asked):
+            for j, turn in enumerate(row):
+                proof[i, j] = torch.from_numpy(turn[3].ravel())
         labels = {
             field.name: torch.from_numpy(np.stack([getattr(s.labels, field.name) for s in picked]))
             for field in fields(DenseLabels)
         }
         kept = torch.from_numpy(np.stack([keep_some(s.labels, stage.visual_tokens, rng) for s in picked]))
-        return Batch(torch.from_numpy(np.stack([s.frames for s in picked])), labels, kept, turns)
+        return Batch(torch.from_numpy(np.stack([s.frames for s in picked])), labels, kept, turns, proof)
 
     def _fill(self, block: int, size: int) -> None:
         first = self.offset * 1_000_000 + block * size
@@ -100,17 +109,19 @@ def keep_some(labels: DenseLabels, count: int, rng: np.random.Generator) -> npt.
 
 
 def turns_of(
-    scene: Scene, rng: np.random.Generator, count: int, weights: Mapping[str, float], outside_share: float
-) -> list[tuple[str, str, str]]:
-    """`count` questions about a scene, kinds drawn by weight, some of them from outside the world."""
-    turns: list[tuple[str, str, str]] = []
+    sample: Sample, rng: np.random.Generator, count: int, weights: Mapping[str, float], outside_share: float
+) -> list[tuple[str, str, str, Evidence]]:
+    """`count` questions about a clip with what proves the answers; kinds drawn by weight, some not of the world."""
+    turns: list[tuple[str, str, str, Evidence]] = []
     share = np.array([weights[kind] for kind in KINDS])
     share = share / share.sum()
     while len(turns) < count:
         if rng.random() < outside_share:
-            turns.append((OUTSIDE, outside_question(rng), NOTE))
+            nothing = np.zeros(sample.labels.colour.shape, dtype=np.bool_)
+            turns.append((OUTSIDE, outside_question(rng), NOTE, nothing))
             continue
-        question = ask(scene, KINDS[int(rng.choice(len(KINDS), p=share))], rng)
+        question = ask(sample.scene, KINDS[int(rng.choice(len(KINDS), p=share))], rng)
         if question is not None:
-            turns.append((question.kind, question.text, question.answer))
+            proof = evidence(sample.scene, sample.labels, question)
+            turns.append((question.kind, question.text, question.answer, proof))
     return turns

@@ -21,6 +21,10 @@ from tokenprune_qwen25vl.world.palette import CELL, GRID, SLOT, SLOTS
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration
 
+NAMED_LAYER, TOLD_LAYER = 1, 4
+"""Decoder layers in which the colour word and the last token of a question learn to look at what is asked about."""
+HEADS = 2
+"""How many heads of these layers learn it."""
 SIDE = WINDOW // CELL
 """Merged tokens along the side of a window."""
 ACROSS = GRID // SIDE
@@ -34,6 +38,10 @@ class Seen:
 
     shared: torch.Tensor
     rows: torch.Tensor
+    named: torch.Tensor
+    """Log-probability with which heads of an early layer look from the colour word at each visual token, of `look`."""
+    told: torch.Tensor
+    """The same from the last token of the question, in a layer half-way up."""
 
 
 def to_patches(frames: torch.Tensor) -> torch.Tensor:
@@ -109,7 +117,15 @@ class TrainingForward(nn.Module):
         merged = merged.view(b, slots, ACROSS, ACROSS, SIDE, SIDE, -1).transpose(3, 4)
         return merged.reshape(b, slots * GRID * GRID, -1)
 
-    def forward(self, visual: torch.Tensor, kept: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor) -> Seen:
+    def forward(
+        self,
+        visual: torch.Tensor,
+        kept: torch.Tensor,
+        ids: torch.Tensor,
+        mask: torch.Tensor,
+        named: torch.Tensor,
+        first: torch.Tensor,
+    ) -> Seen:
         """Hidden states for visual tokens and question rows.
 
         Args:
@@ -117,6 +133,8 @@ class TrainingForward(nn.Module):
             kept: which of a clip's visual tokens these are, in order, `(B, V)`.
             ids: question rows, `(B, N, S)`.
             mask: of `row_mask` and `additive`, `(N * S, P + N * S)`.
+            named: position of the colour word in each row, `(B, N)`.
+            first: position of the last token of the question in each row, `(B, N)`.
         """
         b, n, s = ids.shape
         embed = self.text.embed_tokens
@@ -132,6 +150,7 @@ class TrainingForward(nn.Module):
         cos, sin = self.text.rotary_emb(visual, positions)
         x = torch.cat([shared, rows], dim=1)
         tapped = x
+        looks: list[torch.Tensor] = []
         layers: list[Any] = list(self.text.layers)
         for index, layer in enumerate(layers):
             y = _norm(x, layer.input_layernorm, layer.input_layernorm.variance_epsilon)
@@ -146,6 +165,9 @@ class TrainingForward(nn.Module):
             groups = attention.num_key_value_groups
             k = k[:, :, None].expand(-1, -1, groups, -1, -1).flatten(1, 2)
             v = v[:, :, None].expand(-1, -1, groups, -1, -1).flatten(1, 2)
+            if index in (NAMED_LAYER, TOLD_LAYER):
+                at = (named if index == NAMED_LAYER else first) + torch.arange(n, device=ids.device) * s
+                looks.append(look(q[:, :HEADS, p:], k[:, :HEADS], at, mask)[..., base:p])
             over = F.scaled_dot_product_attention(q[:, :, :p], k[:, :, :p], v[:, :, :p], is_causal=True)
             asked = F.scaled_dot_product_attention(q[:, :, p:], k, v, attn_mask=mask.to(q.dtype))
             y = torch.cat([over, asked], dim=2).transpose(1, 2).reshape(b, p + n * s, -1)
@@ -155,7 +177,24 @@ class TrainingForward(nn.Module):
             if index + 1 == self.tap:
                 tapped = x[:, base:p]
         last = _norm(x[:, p:], self.text.norm, self.text.norm.variance_epsilon)
-        return Seen(tapped, last.reshape(b, n, s, -1))
+        return Seen(tapped, last.reshape(b, n, s, -1), *looks)
+
+
+def look(q: torch.Tensor, k: torch.Tensor, at: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Log-probabilities of attention from some tokens of the rows.
+
+    Args:
+        q: queries of the rows, `(B, heads, N * S, d)`.
+        k: all keys, `(B, heads, L, d)`.
+        at: which queries, `(B, N)`.
+        mask: additive, `(N * S, L)`.
+
+    Returns:
+        `(B, heads, N, L)`, float32.
+    """
+    chosen = q.gather(2, at[:, None, :, None].expand(-1, q.shape[1], -1, q.shape[-1]))
+    scores = chosen.float() @ k.float().transpose(2, 3) * q.shape[-1] ** -0.5
+    return (scores + mask[at][:, None].float()).log_softmax(-1)
 
 
 def additive(mask: torch.Tensor) -> torch.Tensor:

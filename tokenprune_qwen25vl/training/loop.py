@@ -18,10 +18,11 @@ from torch.nn import functional as F
 
 from tokenprune_qwen25vl.training import store
 from tokenprune_qwen25vl.training.data import OUTSIDE, Batch, Batches
-from tokenprune_qwen25vl.training.forward import TrainingForward, additive, to_patches
+from tokenprune_qwen25vl.training.forward import Seen, TrainingForward, additive, to_patches
 from tokenprune_qwen25vl.training.heads import DenseHeads
 from tokenprune_qwen25vl.training.packing import IGNORE, Packed, pack, row_mask
 from tokenprune_qwen25vl.training.recipe import Recipe, Stage
+from tokenprune_qwen25vl.world.evidence import named_colour
 from tokenprune_qwen25vl.world.palette import COLOURS
 from tokenprune_qwen25vl.world.questions import KINDS
 
@@ -133,7 +134,7 @@ class _Step:
     trainer: Trainer
     stage: Stage
     see: Callable[[torch.Tensor], torch.Tensor]
-    answer: Callable[..., object]
+    answer: Callable[..., Seen]
 
     def __post_init__(self) -> None:
         vocabulary = self.trainer.tokenizer.get_vocab()
@@ -158,16 +159,35 @@ class _Step:
         shared = len(trainer.forward.layout.before) + kept.shape[1]
         mask = additive(row_mask(stage.questions, length, shared)).to(device)
         picked = visual.gather(1, kept[..., None].expand(-1, -1, visual.shape[-1]))
+        ids, colour_at, told_at = (part.to(device) for part in (packed.ids, packed.named, packed.first))
         with torch.autocast(device.type, torch.bfloat16):
-            out = self.answer(picked, kept, packed.ids.to(device), mask)
-        where, right = trainer.heads.of_states(out.shared, kept, labels)  # type: ignore[attr-defined]
+            out = self.answer(picked, kept, ids, mask, colour_at, told_at)
+        where, right = trainer.heads.of_states(out.shared, kept, labels)
         figures.update(right)
         embeddings = trainer.model.model.language_model.embed_tokens.weight
         named, right = trainer.heads.of_words(visual, embeddings[self.colours.to(device)], labels)
         figures.update(right)
-        told = self._tell(out.rows, packed, batch, progress)  # type: ignore[attr-defined]
+        looked = self._look(out, batch, kept, labels, figures) if stage.look_weight else 0.0
+        told = self._tell(out.rows, packed, batch, progress)
         figures["answer"] = told.item()
-        return loss + stage.dense_weight * where + stage.word_weight * named + told, figures
+        aside = stage.dense_weight * where + stage.word_weight * named + stage.look_weight * looked
+        return loss + aside + told, figures
+
+    def _look(
+        self,
+        out: Seen,
+        batch: Batch,
+        kept: torch.Tensor,
+        labels: Mapping[str, torch.Tensor],
+        figures: dict[str, float],
+    ) -> torch.Tensor:
+        """Loss of where the colour word and the end of each question look; adds its figures."""
+        proof = batch.evidence.to(kept.device).gather(2, kept[:, None].expand(-1, self.stage.questions, -1))
+        seen = torch.where(labels["flash"] > 0, labels["flash"], labels["colour"]).flatten(1).gather(1, kept)
+        colour = batch_colours(batch).to(kept.device)[..., None]
+        named, figures["look_named"] = missed(out.named, (seen[:, None] == colour) & (colour > 0))
+        told, figures["look_told"] = missed(out.told, proof)
+        return named + told
 
     def _tell(self, rows: torch.Tensor, packed: Packed, batch: Batch, progress: store.Progress) -> torch.Tensor:
         device = rows.device
@@ -188,6 +208,27 @@ class _Step:
             mean = sum(marks) / len(marks)
             progress.running[kind] = progress.running.get(kind, mean) * keep + mean * (1 - keep)
         return (losses * weights[told]).sum() / (targets.shape[0] * targets.shape[1])
+
+
+def batch_colours(batch: Batch) -> torch.Tensor:
+    """The colour that each question names, counted from 1, or 0; `(B, N)`."""
+    named = [[named_colour(question) for _, question, _ in turns] for turns in batch.turns]
+    return torch.tensor([[0 if colour is None else colour + 1 for colour in row] for row in named])
+
+
+def missed(chances: torch.Tensor, wanted: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """How far attention is from looking at what it should, over the questions that have something to look at.
+
+    Args:
+        chances: log-probabilities `(B, heads, N, K)`.
+        wanted: bool `(B, N, K)`.
+
+    Returns:
+        Mean negative log of the attention that is on wanted tokens, and its mean share.
+    """
+    shown = wanted.any(-1)[:, None].expand(chances.shape[:3])
+    right = chances.masked_fill(~wanted[:, None], float("-inf"))[shown].logsumexp(-1)
+    return -right.mean(), right.exp().mean().item()
 
 
 def kind_weights(running: Mapping[str, float]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tokenprune_qwen25vl.world.palette import GRID, SLOTS
+from tokenprune_qwen25vl.world.palette import COLOURS, GRID, SLOTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -37,6 +37,8 @@ class Packed:
     """`(B, N, S)`: weight of each target; the first token of a world's answer counts one."""
     first: torch.Tensor
     """`(B, N)`: position that predicts the first token of the answer."""
+    named: torch.Tensor
+    """`(B, N)`: position of the colour word of the question, or 0 where it names none."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,9 @@ def pack(
     targets = torch.full((len(rows), length), IGNORE)
     weights = torch.zeros(len(rows), length)
     first = torch.zeros(len(rows), dtype=torch.long)
+    named = torch.zeros(len(rows), dtype=torch.long)
+    vocabulary = tokenizer.get_vocab()
+    colours = {vocabulary["\u0120" + colour] for colour in COLOURS}
     for i, (question, answer) in enumerate(rows):
         whole = torch.tensor(question + answer[:-1])
         start = len(question) - 1
@@ -99,8 +104,11 @@ def pack(
         if len(answer) == 2:
             weights[i, start] = 1.0
         first[i] = start
+        named[i] = next((at for at, token in enumerate(question) if token in colours), 0)
     shape = (len(turns), len(turns[0]), length)
-    return Packed(ids.view(shape), targets.view(shape), weights.view(shape), first.view(shape[:2]))
+    return Packed(
+        ids.view(shape), targets.view(shape), weights.view(shape), first.view(shape[:2]), named.view(shape[:2])
+    )
 
 
 def row_mask(rows: int, length: int, shared: int) -> torch.Tensor:

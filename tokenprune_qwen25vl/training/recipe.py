@@ -21,6 +21,8 @@ class Stage:
     dense_weight: float
     word_weight: float = 0.0
     """Weight of the likeness of seen colours to colour words."""
+    look_weight: float = 0.0
+    """Weight of where attention looks: from the colour word and from the end of a question at what is asked about."""
     visual_tokens: int = 288
     """Visual tokens of a clip that reach the decoder: all that show something small, and others drawn at random.
 
@@ -58,6 +60,7 @@ RECIPE = Recipe(
         Stage("few", 400, 16, 12, 1.5e-3, 1.35e-3, 0.1, visual_tokens=40, cut_share=0.4),
         Stage("named", 500, 16, 12, 1.4e-3, 1.2e-3, 0.1, word_weight=0.5, visual_tokens=40, cut_share=0.4),
         Stage("more", 600, 16, 12, 1.2e-3, 1e-3, 0.1, word_weight=0.2, visual_tokens=112, cut_share=0.4),
-        Stage("all", 1500, 16, 12, 1e-3, 3e-5, 0.1, word_weight=0.1, cut_share=0.4),
+        Stage("look", 300, 16, 12, 1.2e-3, 1e-3, 0.1, 0.2, 0.2, visual_tokens=112, cut_share=0.4),
+        Stage("all", 1250, 16, 12, 1.2e-3, 3e-5, 0.1, 0.1, 0.1, cut_share=0.4),
     )
 )
