@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Laws of adapters: tokens are removed rightly."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokenprune.pipeline import Pipeline
+from tokenprune.runtime.session import attach
+from tokenprune.testing.adapter_case import AdapterCase, adapter_law
+from tokenprune.testing.laws import require
+from tokenprune.testing.masking import masked_logits
+from tokenprune.testing.prompts import VisualPrompt
+from tokenprune.testing.runs import (
+    keep_all_pipelines,
+    require_close,
+)
+from tokenprune.testing.same import same_bits
+
+
+class RemovalLaws(AdapterCase):
+    """What a pruned run has in common with the plain one."""
+
+    @adapter_law
+    def test_keeping_everything_is_bit_identical(self) -> None:
+        (model, depth), prompt = self._model(), self._prompt()
+        plain = self._generate(model, prompt, None)
+        for pipeline in keep_all_pipelines(depth):
+            run = self._generate(model, prompt, pipeline)
+            same = all(same_bits(a, b) for a, b in zip(run.logits, plain.logits)) and same_bits(run.new, plain.new)
+            require(same, f"{pipeline} changed the logits")
+
+    @pytest.mark.parametrize("name", ["dropping", "merging", "first layer", "last layer", "both", "images"])
+    @adapter_law
+    def test_removal_equals_masking(self, name: str) -> None:
+        """Prefill and decoding agree with the full-length model in which the removed tokens are masked."""
+        (model, depth), prompt = self._model(), self._prompt()
+        pipeline = self._pipeline(name, depth)
+        run = self._generate(model, prompt, pipeline)
+        removal = self._removal(model, prompt, pipeline, run, depth)
+        require(bool((removal.before | removal.after).any()), "nothing was removed")
+        truth = masked_logits(model, self.decoder(model), prompt, run.new, removal)
+        for step, logits in enumerate(run.logits):
+            require_close(logits, truth[:, prompt.length - 1 + step], f"logits of step {step}")
+
+    @pytest.mark.parametrize("use_cache", [True, False])
+    @pytest.mark.parametrize("name", ["dropping", "both"])
+    @adapter_law
+    def test_a_forward_without_mask_or_cache(self, name: str, use_cache: bool) -> None:
+        """Gaps in the positions of a shortened sequence are not taken for packed sequences."""
+        (model, depth), prompt = self._model(), self.make_prompt([0])
+        inputs = {key: value for key, value in prompt.inputs.items() if key != "attention_mask"}
+        bare, pipeline = VisualPrompt(inputs, prompt.spans), self._pipeline(name, depth)
+        run = self._generate(model, prompt, pipeline)
+        with attach(model, pipeline), torch.no_grad():
+            logits = model(**bare.inputs, use_cache=use_cache).logits[:, -1]
+        truth = masked_logits(
+            model, self.decoder(model), bare, run.new[:, :0], self._removal(model, prompt, pipeline, run, depth)
+        )
+        require_close(logits, truth[:, -1], "logits of a bare forward")
+
+    @pytest.mark.parametrize("name", ["merging", "both", "images"])
+    @adapter_law
+    def test_text_is_untouched_and_budgets_are_exact(self, name: str) -> None:
+        """All text is kept; kept columns are sorted and unique; each visual token is in one place, or dropped."""
+        (model, depth), prompt = self._model(), self._prompt()
+        pipeline = self._pipeline(name, depth)
+        report = self._generate(model, prompt, pipeline).report
+        for row in range(self.rows):
+            kept, visual = report.kept[row].tolist(), prompt.columns(row)
+            require(kept == sorted(set(kept)), f"row {row}: kept columns are not sorted and unique")
+            lost = sorted(set(prompt.text(row)) - set(kept))
+            require(not lost, f"row {row}: the text at columns {lost} is gone")
+            require(set(kept) <= {*prompt.text(row), *visual}, f"row {row}: padding counts as kept")
+            standing, sources = [c for c in kept if c in visual], [group.tolist() for group in report.sources[row]]
+            together = sorted(c for group in sources for c in group)
+            require(len(sources) == len(standing), f"row {row}: sources are not parallel to the kept visual tokens")
+            require(all(c in group for c, group in zip(standing, sources)), f"row {row}: an anchor left its place")
+            require(len(set(together)) == len(together) and set(together) <= set(visual), f"row {row}: wrong sources")
+            wanted = self._budget(prompt, pipeline, row)
+            require(len(standing) == wanted, f"row {row}: {len(standing)} visual tokens are kept, not {wanted}")
+
+    @adapter_law
+    def test_positions_are_kept(self) -> None:
+        """Kept tokens are rotated as in the plain model, and decoding goes on from the full prompt's positions."""
+        (model, depth), prompt = self._model(), self._prompt()
+        pipeline = self._pipeline("both", depth)
+        plain, run = self._generate(model, prompt, None), self._generate(model, prompt, pipeline)
+        merging = self._generate(model, prompt, Pipeline(pipeline.mergers)).report.kept
+        [cut] = pipeline.layers(depth)
+        for layer in range(depth):
+            kept = merging if layer <= cut else run.report.kept
+            for full, short in zip(plain.seen[layer].rotary[0], run.seen[layer].rotary[0]):
+                for row, columns in enumerate(kept):
+                    same = torch.allclose(_row(short, row)[..., -len(columns) :, :], _row(full, row)[..., columns, :])
+                    require(same, f"layer {layer}, row {row}: a kept token is rotated to another position")
+            for step in range(1, self.new_tokens):
+                for full, short in zip(plain.seen[layer].rotary[step], run.seen[layer].rotary[step]):
+                    require(torch.allclose(full, short), f"layer {layer}: new token {step} is at another position")
+
+    @adapter_law
+    def test_removal_is_true(self) -> None:
+        """Layers compute, and the cache stores, only what is kept; the report says so."""
+        (model, depth), prompt = self._model(), self._prompt()
+        pipeline = self._pipeline("both", depth)
+        plain, run = self._generate(model, prompt, None), self._generate(model, prompt, pipeline)
+        merging = self._generate(model, prompt, Pipeline(pipeline.mergers)).report.kept
+        [cut] = pipeline.layers(depth)
+        longest = max(len(kept) for kept in run.report.kept)
+        require(longest < prompt.length, "the longest row keeps everything")
+        for layer in range(depth):
+            counts = [len(kept) for kept in (merging if layer <= cut else run.report.kept)]
+            require(run.report.layer_tokens[layer] == counts, f"layer_tokens of layer {layer} are not {counts}")
+            require(run.seen[layer].lengths[0] == max(counts), f"layer {layer} computed {run.seen[layer].lengths[0]}")
+            stored = run.cache.layers[layer].keys.shape[-2]
+            require(stored == longest + self.new_tokens - 1, f"layer {layer} stores {stored} tokens")
+        whole = sum(part.nbytes for layer in plain.cache.layers for part in (layer.keys, layer.values))
+        a_token = whole // (prompt.length + self.new_tokens - 1)
+        require(run.report.kv_bytes == a_token * longest, f"kv_bytes is {run.report.kv_bytes}")
+        require(run.report.kv_bytes_unpruned == a_token * prompt.length, "kv_bytes_unpruned is another number")
+
+
+def _row(rotary: Tensor, row: int) -> Tensor:
+    """One prompt row of ``(..., B or 1, L, head_dim)``."""
+    return rotary.select(-3, row if rotary.shape[-3] > 1 else 0)

@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The laws of adapters, as a pytest class to subclass."""
+
+from __future__ import annotations
+
+from tokenprune.testing.adapter_reading import ReadingLaws
+from tokenprune.testing.adapter_removal import RemovalLaws
+from tokenprune.testing.adapter_session import SessionLaws
+
+
+class AdapterConformance(ReadingLaws, RemovalLaws, SessionLaws):
+    """Subclass it, name the subclass ``Test...``, and fill in the three methods; pytest does the rest.
+
+    The model is tiny, in fp32, in eval mode and on the CPU. Rows differ in length and hold a video each, or some of
+    them; each video has at least 6 tokens and text after it.
+
+    Attributes:
+        rows: how many rows :meth:`make_prompt` knows, at least 2.
+        images: whether some row holds images that the adapter reads.
+        attention_weights: whether the model can be asked for attention weights (``output_attentions``, eager).
+    """

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plain model on the full sequence with removed tokens masked: what a pruned run has to agree with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenprune.runtime.report import Report
+from tokenprune.testing.observe import Change, intercepted
+from tokenprune.testing.prompts import VisualPrompt
+
+
+@dataclass(frozen=True, eq=False)
+class Removal:
+    """Which columns of each row are gone, and from where on.
+
+    Args:
+        before: ``(B, L)`` bool, dropped or merged away before the LLM: no layer sees them.
+        after: ``(B, L)`` bool, dropped after layer ``layer``: later layers do not see them, and later tokens nowhere.
+        layer: see ``after``.
+        merged: per row anchor column -> the columns whose features are averaged into it.
+    """
+
+    before: Tensor
+    after: Tensor
+    layer: int
+    merged: Sequence[dict[int, list[int]]]
+
+    @classmethod
+    def of(cls, prompt: VisualPrompt, merging: Report | None, final: Report, layer: int) -> Removal:
+        """Read from two reports: that of the mergers alone (None: there are none), and that of the whole pipeline."""
+        before, after = (torch.zeros_like(prompt.valid) for _ in range(2))
+        merged: list[dict[int, list[int]]] = [{} for _ in prompt.spans]
+        for row in range(len(prompt.spans)):
+            standing = prompt.columns(row)
+            if merging is not None:
+                kept = set(merging.kept[row].tolist())
+                before[row, [c for c in standing if c not in kept]] = True
+                standing = [c for c in standing if c in kept]
+                merged[row] = {c: group.tolist() for c, group in zip(standing, merging.sources[row])}
+            kept = set(final.kept[row].tolist())
+            after[row, [c for c in standing if c not in kept]] = True
+        return cls(before, after, layer, merged)
+
+
+def masked_logits(model: Any, decoder: nn.Module, prompt: VisualPrompt, new: Tensor, removal: Removal) -> Tensor:
+    """``(B, L + n, vocabulary)`` logits of the prompt and its answer ``(B, n)`` in one plain forward, without a cache.
+
+    Merged features are put in place, every layer gets its own 4-D mask, and nothing else is touched.
+    """
+    whole = prompt.answered(new)
+    with torch.no_grad(), ExitStack() as stack:
+        stack.enter_context(intercepted(decoder, _merging(removal.merged)))
+        for index, layer in enumerate(_layers(decoder)):
+            stack.enter_context(intercepted(layer, _masking(prompt.length, whole.valid, removal, index)))
+        return model(**whole.inputs, use_cache=False).logits
+
+
+def _layers(decoder: nn.Module) -> list[nn.Module]:
+    return list(decoder.get_submodule("layers").children())
+
+
+def _merging(merged: Sequence[dict[int, list[int]]]) -> Change:
+    def change(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        before = kwargs["inputs_embeds"]
+        after = before.clone()
+        for row, groups in enumerate(merged):
+            for anchor, group in groups.items():
+                after[row, anchor] = before[row, group].mean(dim=0)
+        return args, {**kwargs, "inputs_embeds": after}
+
+    return change
+
+
+def _masking(prefill: int, valid: Tensor, removal: Removal, layer: int) -> Change:
+    length = valid.shape[1]
+    gone = torch.zeros(len(valid), length, length, dtype=torch.bool)
+    gone[:, :, :prefill] |= removal.before[:, None, :]
+    gone[:, prefill:, :prefill] |= removal.after[:, None, :]
+    if layer > removal.layer:
+        gone[:, :, :prefill] |= removal.after[:, None, :]
+    allowed = torch.ones(length, length, dtype=torch.bool).tril() & valid[:, None, :] & ~gone
+    bias = torch.where(allowed, 0.0, torch.finfo(torch.float32).min)[:, None]
+
+    def change(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        hidden = args[0] if args else kwargs["hidden_states"]
+        return args, {**kwargs, "attention_mask": bias.to(hidden.device, hidden.dtype)}
+
+    return change

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hypothesis strategies: visual tokens that are hard to be right about, plans, scores, and views of attention."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from hypothesis import strategies as st
+from torch import Generator, Tensor
+
+from tokenprune.plan import TokenPlan
+from tokenprune.tokens import VisualTokens
+from tokenprune.view import AttentionView
+
+Grid = tuple[int, int, int]
+DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_EXPONENTS = {
+    torch.float16: (-12, 10),
+    torch.bfloat16: (-100, 100),
+    torch.float32: (-100, 100),
+    torch.float64: (-900, 900),
+}
+
+
+def grids(max_frames: int = 6, max_height: int = 4, max_width: int = 4) -> st.SearchStrategy[Grid]:
+    """``(T, H, W)`` of a small video, one frame and one position among them."""
+    return st.tuples(st.integers(1, max_frames), st.integers(1, max_height), st.integers(1, max_width))
+
+
+def _random(seed: Generator, frames: int, places: int, dim: int) -> Tensor:
+    return torch.randn(frames, places, dim, generator=seed, dtype=torch.float64)
+
+
+def _scenes(seed: Generator, frames: int, places: int, dim: int) -> Tensor:
+    """Two scenes; in each, half of the places hardly move."""
+    scene = _random(seed, 2, places, dim)[(torch.arange(frames) >= frames // 2).long()]
+    noise = _random(seed, frames, places, dim)
+    return scene + noise * torch.where(torch.arange(places) % 2 == 0, 0.01, 1.0)[:, None]
+
+
+def _few_values(seed: Generator, frames: int, places: int, dim: int) -> Tensor:
+    """Small integers, so that many tokens, distances and similarities are exactly equal."""
+    return torch.randint(-1, 2, (frames, places, dim), generator=seed).double()
+
+
+def _one_apart(seed: Generator, frames: int, places: int, dim: int) -> Tensor:
+    tokens = torch.ones(frames, places, dim, dtype=torch.float64)
+    tokens[frames // 2, places // 2] = -3.0
+    return tokens
+
+
+FEATURES: dict[str, Callable[[Generator, int, int, int], Tensor]] = {
+    "all equal": lambda seed, frames, places, dim: _random(seed, 1, 1, dim).repeat(frames, places, 1),
+    "all zero": lambda seed, frames, places, dim: torch.zeros(frames, places, dim, dtype=torch.float64),
+    "random": _random,
+    "still frames": lambda seed, frames, places, dim: _random(seed, 1, places, dim).repeat(frames, 1, 1),
+    "scenes": _scenes,
+    "few values": _few_values,
+    "one apart": _one_apart,
+}
+"""Name -> ``(generator, T, H*W, D) -> (T, H*W, D)`` fp64 features."""
+
+
+@st.composite
+def visual_tokens(
+    draw: st.DrawFn,
+    grid: st.SearchStrategy[Grid] | None = None,
+    dim: st.SearchStrategy[int] | None = None,
+    dtype: st.SearchStrategy[torch.dtype] | None = None,
+) -> VisualTokens:
+    """One video's tokens: ordinary or degenerate features, of ordinary, huge or tiny scale, in any dtype; all finite.
+
+    Args:
+        draw: given by hypothesis.
+        grid: ``(T, H, W)``; default: :func:`grids`.
+        dim: components of a token; default: 1 to 8.
+        dtype: floating-point dtype; default: fp32, bf16, fp16 or fp64.
+    """
+    frames, height, width = draw(grids() if grid is None else grid)
+    size = draw(st.integers(1, 8) if dim is None else dim)
+    kind = draw(st.sampled_from(list(FEATURES)))
+    form = draw(st.sampled_from(DTYPES) if dtype is None else dtype)
+    exponent = draw(st.sampled_from([0, *_EXPONENTS[form]]))
+    features = FEATURES[kind](_generator(draw), frames, height * width, size).reshape(-1, size)
+    return VisualTokens((features * 2.0**exponent).to(form), (frames, height, width))
+
+
+@st.composite
+def token_plans(draw: st.DrawFn, total: int | None = None) -> TokenPlan:
+    """A lawful plan: keeps all, prunes, merges, or merges with weights.
+
+    Args:
+        draw: given by hypothesis.
+        total: N; default: 1 to 24.
+    """
+    count = draw(st.integers(1, 24)) if total is None else total
+    kind = draw(st.sampled_from(["identity", "pruning", "merging", "weighted"]))
+    if kind == "identity" or count == 0:
+        return TokenPlan.identity(count)
+    kept = draw(st.integers(1, count))
+    seed = _generator(draw)
+    anchors = torch.randperm(count, generator=seed)[:kept].sort().values
+    if kind == "pruning":
+        return TokenPlan.keeping(anchors, count)
+    assign = torch.randint(-1, kept, (count,), generator=seed)
+    assign[anchors] = torch.arange(kept)
+    weights = None
+    if kind == "weighted":
+        weights = torch.rand(count, generator=seed)
+        weights[anchors] += 0.1
+    return TokenPlan(anchors, assign, weights)
+
+
+@st.composite
+def selector_inputs(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
+    """``(N,)`` fp32 scores, ties, zeros and extremes among them, and ``(N,)`` int64 block labels."""
+    count = draw(st.integers(1, 40))
+    seed = _generator(draw)
+    random = torch.rand(count, generator=seed)
+    kinds = {
+        "all equal": torch.full((count,), 0.25),
+        "random": random,
+        "few values": torch.randint(0, 3, (count,), generator=seed).float() / 4,
+        "tiny": random * 1e-38,
+        "norms": random * 1e30,
+        "all zero": torch.zeros(count),
+    }
+    scores = kinds[draw(st.sampled_from(list(kinds)))]
+    return scores, torch.randint(0, draw(st.integers(1, 5)), (count,), generator=seed)
+
+
+@st.composite
+def attention_views(draw: st.DrawFn, dtype: st.SearchStrategy[torch.dtype] | None = None) -> AttentionView:
+    """One prompt row as scorers see it: grouped heads, left padding, visual columns with gaps, text rows after them.
+
+    ``queries`` and ``keys`` return the same tensors every time they are asked.
+    """
+    kv_heads, group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    head_dim = 2 * draw(st.integers(1, 4))
+    padding, visual, rows = draw(st.integers(0, 3)), draw(st.integers(1, 12)), draw(st.integers(1, 5))
+    seed = _generator(draw)
+    form = draw(st.sampled_from((torch.float32, torch.bfloat16)) if dtype is None else dtype)
+    spread = draw(st.sampled_from([1.0, 0.0, 1e-6, 30.0]))
+    prompt = visual + draw(st.integers(1, 4))
+    length = padding + prompt + rows
+    columns = torch.randperm(prompt, generator=seed)[:visual].sort().values + padding
+
+    def tensors(heads: int, count: int) -> dict[bool, Tensor]:
+        return {r: (torch.randn(heads, count, head_dim, generator=seed) * spread).to(form) for r in (True, False)}
+
+    queries, keys = tensors(kv_heads * group, rows), tensors(kv_heads, length)
+    return AttentionView(
+        read_queries=lambda rotated: queries[rotated],
+        read_keys=lambda rotated: keys[rotated],
+        text_rows=torch.arange(length - rows, length),
+        visual_columns=columns,
+        valid_keys=torch.arange(length) >= padding,
+        scaling=head_dim**-0.5,
+    )
+
+
+def _generator(draw: st.DrawFn) -> Generator:
+    return Generator().manual_seed(draw(st.integers(0, 2**16)))
