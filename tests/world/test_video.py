@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenprune_qwen25vl.world import FPS, FRAMES, sample, through_mp4, write_mp4
+from tokenprune_qwen25vl.world import FPS, FRAMES, HELD_OUT, sample, through_mp4, write_mp4
+from tokenprune_qwen25vl.world.palette import COLOURS, DIRECTIONS, SHAPES
 
 av = pytest.importorskip("av")
 
@@ -37,3 +38,16 @@ def test_nothing_is_left_where_writing_fails(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(RuntimeError, match="no encoder"):
         write_mp4(sample(1), tmp_path / "clip.mp4")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_clip_is_of_the_world() -> None:
+    from tokenprune_qwen25vl.assets import DEMO_SEED, demo_clip
+
+    clip = sample(DEMO_SEED)
+    with av.open(str(demo_clip())) as container:
+        frames = np.stack([f.to_ndarray(format="rgb24") for f in container.decode(video=0)])
+    assert frames.shape == clip.frames.shape
+    assert np.mean((frames.astype(float) - clip.frames) ** 2) < 130
+    assert DEMO_SEED >= HELD_OUT
+    (mover,) = clip.scene.movers
+    assert (COLOURS[mover.colour], SHAPES[mover.shape], DIRECTIONS[mover.direction]) == ("red", "circle", "left")

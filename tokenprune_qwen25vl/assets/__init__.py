@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+DEMO_SEED = 2_000_017_998
+"""The clip `demo` is `write_mp4(sample(DEMO_SEED), ...)` of `tokenprune_qwen25vl.world`."""
+
 
 def demo_clip() -> Path:
     """The clip named `demo`: 16 frames of the small world as an .mp4 file.
