@@ -28,6 +28,26 @@ def generate(model: Any, prompt: Prompt, new: int = 4, **more: Any) -> Any:
     )
 
 
+@torch.no_grad()
+def forwards(model: Any, talk: Prompt, cache: Any, new: int = 3, masked: bool = True) -> tuple[Prompt, list[Tensor]]:
+    """A turn by bare forwards: its new tokens, then greedy decoding, one token a time.
+
+    With the mask of the whole conversation go the new tokens' positions, because the library would compute them for the
+    whole; without, it counts from the cache's logical length.
+    """
+    steps: list[Tensor] = []
+    while len(steps) < new:
+        past = cache.get_seq_length()
+        inputs = talk.inputs(since=past)
+        if masked:
+            inputs["position_ids"] = talk.positions(model)[:, :, past:]
+        else:
+            del inputs["attention_mask"]
+        steps.append(model(**inputs, past_key_values=cache, use_cache=True).logits[:, -1])
+        talk = talk.answered(steps[-1][:, :TEXT].argmax(dim=1, keepdim=True))
+    return talk, steps
+
+
 def agrees(steps: Sequence[Tensor], truth: Oracle, first_column: int) -> None:
     """Assert that ``(B, vocabulary)`` logits of each step are the oracle's from ``first_column`` on."""
     for row in range(len(truth.rows)):
@@ -39,10 +59,9 @@ def agrees(steps: Sequence[Tensor], truth: Oracle, first_column: int) -> None:
 
 def distance(steps: Sequence[Tensor], other: Oracle, first_column: int) -> float:
     """How far apart the logits are, over all rows and steps: what :func:`agrees` would have noticed."""
-    return max(
-        float((torch.stack([s[row] for s in steps]) - other.at(row, range(first_column, first_column + len(steps)))).abs().max())
-        for row in range(len(other.rows))
-    )
+    columns = range(first_column, first_column + len(steps))
+    found = [torch.stack([step[row] for step in steps]) for row in range(len(other.rows))]
+    return max(float((logits - other.at(row, columns)).abs().max()) for row, logits in enumerate(found))
 
 
 def reports(session: tp.Session, truth: Oracle, stop: int, cache: Any) -> None:

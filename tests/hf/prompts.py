@@ -92,7 +92,8 @@ class Prompt:
     @property
     def types(self) -> Tensor:
         """``(B, L)`` modality of each token: 0 text, 1 image, 2 video."""
-        return (self.ids == shared_config().image_token_id).int() + 2 * (self.ids == shared_config().video_token_id).int()
+        config = shared_config()
+        return (self.ids == config.image_token_id).int() + 2 * (self.ids == config.video_token_id).int()
 
     def answered(self, new: Tensor) -> Prompt:
         """The same followed by generated tokens ``(B, n)``."""
@@ -185,15 +186,15 @@ def prompt(rows: Sequence[Sequence[Part]], seed: int = 0, first_column: int = 0)
 
 
 @lru_cache
-def _model(attention: str) -> Any:
+def _model(attention: str, user: str) -> Any:
     model = tiny_model()
     model.set_attn_implementation(attention)
     return model
 
 
-def shared_model(attention: str = "sdpa") -> Any:
-    """One model per attention backend for all tests of a process; the M-RoPE state of earlier calls is forgotten."""
-    model = _model(attention)
+def shared_model(attention: str = "sdpa", user: str = "") -> Any:
+    """One model per attention backend and user for all tests of a process; M-RoPE state of earlier calls is gone."""
+    model = _model(attention, user)
     model.model.rope_deltas = None
     return model
 

@@ -79,8 +79,8 @@ def test_two_selectors(layers: tuple[int, int]) -> None:
     reports(session, truth, given.length, run.past_key_values)
     first = [cuts[0].count(n) for n in session.report.visual_tokens]
     text = [p - v for p, v in zip(session.report.prompt_tokens, session.report.visual_tokens)]
-    after = [(session.report.visual_tokens, layers[0] + 1), (first, layers[1] - layers[0]), ([3, 3], DEPTH - 1 - layers[1])]
-    wanted = [[t + v for t, v in zip(text, visual)] for visual, times in after for _ in range(times)]
+    visual = [session.report.visual_tokens] * (layers[0] + 1) + [first] * (layers[1] - layers[0])
+    wanted = [[t + v for t, v in zip(text, row)] for row in visual + [[3, 3]] * (DEPTH - len(visual))]
     assert session.report.layer_tokens == wanted
 
 
@@ -103,7 +103,8 @@ def test_beams() -> None:
 def test_beams_search_as_the_masked_model_does() -> None:
     """Beam search over the oracle's own probabilities, by hand, ends with the same three sequences."""
     model, given = shared_model(), prompt(PROMPTS["one row"])
-    pruned_run = pruned(model, [tp.AttnPrune(layer=1, keep_ratio=0.4)], given, new=3, num_beams=3, num_return_sequences=3)
+    selectors = [tp.AttnPrune(layer=1, keep_ratio=0.4)]
+    _, run = pruned(model, selectors, given, new=3, num_beams=3, num_return_sequences=3)
     beams = [((), 0.0)]
     for _ in range(3):
         grown = []
@@ -112,7 +113,7 @@ def test_beams_search_as_the_masked_model_does() -> None:
             steps = oracle(model, whole, [Cut(1, keep_ratio=0.4)]).at(0, [whole.length - 1])[0].log_softmax(dim=0)
             grown += [((*tokens, t), score + float(p)) for t, p in enumerate(steps[:TEXT])]
         beams = sorted(grown, key=lambda beam: -beam[1])[:3]
-    assert [tuple(s) for s in pruned_run[1].sequences[:, given.length :].tolist()] == [tokens for tokens, _ in beams]
+    assert [tuple(s) for s in run.sequences[:, given.length :].tolist()] == [tokens for tokens, _ in beams]
 
 
 def test_return_sequences() -> None:

@@ -4,17 +4,17 @@
 from __future__ import annotations
 
 import copy
+from importlib.metadata import version
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-transformers = pytest.importorskip("transformers")
+pytest.importorskip("transformers")
 
-from hf.compare import agrees, generate, reports, stores
+from hf.compare import agrees, forwards, generate, reports, stores
 from hf.oracle import Cut, clip_features, oracle
-from hf.prompts import TEXT, Clip, Prompt, image, prompt, shared_model
+from hf.prompts import Clip, image, prompt, shared_model
 
 import tokenprune as tp
 
@@ -27,6 +27,8 @@ VIDEO_TURN: dict[str, list[Any]] = {
     "one row": [[2, Clip(3, 2, 2), 3]],
     "padded": [[2, Clip(3, 2, 2), 1, image(2, 2), 3], [25], [1, Clip(2, 2, 2), 2, Clip(2, 2, 3), 4]],
 }
+PIXELS = ("pixel_values", "image_grid_thw", "pixel_values_videos", "video_grid_thw", "mm_token_type_ids")
+"""What a turn of text leaves out: its visual tokens are in the cache already."""
 ST_MERGE = tp.STMerge(tau=0.6, cluster_ratio=0.5, temporal_segment_ratio=0.5, min_tokens=1)
 PIPELINES: dict[str, tuple[list[Any], list[Cut], Any]] = {
     "stage 2": ([tp.AttnPrune(layer=1, keep_ratio=0.4)], [Cut(1, 0.4)], None),
@@ -38,27 +40,6 @@ over_pipelines = pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=PIP
 over_rows = pytest.mark.parametrize("rows", FIRST)
 
 
-@torch.no_grad()
-def forwards(model: Any, talk: Prompt, cache: Any, new: int = 3, masked: bool = True) -> tuple[Prompt, list[Tensor]]:
-    """A turn by bare forwards: its new tokens, then greedy decoding, one token a time.
-
-    With the mask of the whole conversation go the new tokens' positions, because the library would compute them for the
-    whole; without, it counts from the cache's logical length.
-    """
-    steps: list[Tensor] = []
-    while len(steps) < new:
-        past = cache.get_seq_length()
-        inputs = talk.inputs(since=past)
-        if masked:
-            inputs["position_ids"] = talk.positions(model)[:, :, past:]
-        else:
-            del inputs["attention_mask"]
-        steps.append(model(**inputs, past_key_values=cache, use_cache=True).logits[:, -1])
-        talk = talk.answered(steps[-1][:, :TEXT].argmax(dim=1, keepdim=True))
-    return talk, steps
-
-
-@over_pipelines
 @pytest.mark.parametrize(
     ("rows", "by"),
     [
@@ -75,7 +56,7 @@ def test_text_turn(rows: str, pipeline: tuple[list[Any], list[Cut], Any], by: st
         talk = given.answered(first.sequences[:, given.length :]).then(TEXT_TURN[rows])
         asked = talk.length
         if by == "generate":
-            second = generate(model, talk, past_key_values=cache, **without_pixels())
+            second = generate(model, talk, past_key_values=cache, **dict.fromkeys(PIXELS))
             whole, steps = talk.answered(second.sequences[:, asked:]), second.logits
         else:
             whole, steps = forwards(model, talk, cache, masked=by == "forward")
@@ -85,11 +66,6 @@ def test_text_turn(rows: str, pipeline: tuple[list[Any], list[Cut], Any], by: st
     agrees(steps, truth, asked - 1)
     before = max(len(row.kept(given.length)) for row in truth.rows)
     stores(cache, whole.length - 1, before + whole.length - 1 - given.length)
-
-
-def without_pixels() -> dict[str, Any]:
-    """What a later text turn leaves out: its visual tokens are in the cache already."""
-    return dict.fromkeys(("pixel_values_videos", "video_grid_thw", "pixel_values", "image_grid_thw", "mm_token_type_ids"))
 
 
 @over_pipelines
@@ -114,7 +90,7 @@ def test_video_turn_by_forward(rows: str, pipeline: tuple[list[Any], list[Cut], 
 
 
 @pytest.mark.skipif(
-    tuple(int(part) for part in transformers.__version__.split(".")[:2]) < (5, 20),
+    tuple(int(part) for part in version("transformers").split(".")[:2]) < (5, 20),
     reason="generate computes M-RoPE positions of new visual tokens on a continued cache from some release on",
 )
 @over_pipelines
