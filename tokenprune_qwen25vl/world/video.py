@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -27,13 +26,13 @@ def write_mp4(clip: Clip, path: str | Path) -> Path:
         ImportError: PyAV is not installed.
     """
     target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, suffix=".mp4")
+    fresh = target.with_name(f"{target.name}.{os.getpid()}.new")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with fresh.open("wb") as file:
             encode(clip.frames, file, QUALITY)
-        os.replace(name, target)
+        os.replace(fresh, target)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        fresh.unlink(missing_ok=True)
         raise
     return target
 
