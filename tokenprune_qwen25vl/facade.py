@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from tokenprune import AttnPrune, Pipeline, STMerge, attach
+from tokenprune.choices import ask_for_letter, named_option
 from tokenprune.errors import InvalidValueError
 from tokenprune.runner import Answer
 from tokenprune.runtime.report import Report
 from tokenprune_qwen25vl.chat import Conversation, model_inputs
-from tokenprune_qwen25vl.choices import ask_for_letter, named_option
 from tokenprune_qwen25vl.features import EncodedClip, encode, encoded_before, few_pixels
 from tokenprune_qwen25vl.loading import load
 from tokenprune_qwen25vl.parts import require_parts
@@ -290,7 +290,5 @@ class Qwen25VLPruneVid:
             first = report.visual_tokens[row]
             merged = next((s["visual_after"][row] for s in report.stages if s["site"] == "before_llm"), first)
             last = next((s["visual_after"][row] for s in report.stages if s["site"] == "after_layer"), merged)
-            outputs.append(
-                PruneVidOutput(text, first, merged, merged, last, report.compression_ratio[row], report)
-            )
+            outputs.append(PruneVidOutput(text, first, merged, merged, last, report.compression_ratio[row], report))
         return outputs

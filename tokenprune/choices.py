@@ -10,7 +10,7 @@ from tokenprune.errors import InvalidValueError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _BEFORE = r"(?:the|my|correct|right|best|final|answer|option|choice|letter|is|would|be)"
-_LETTER = re.compile(rf"^\W*((?:{_BEFORE}\b\W*)*)([A-Z])(?![\w'’])", re.IGNORECASE)
+_LETTER = re.compile(rf"^\W*((?:{_BEFORE}\b\W*)*)([A-Z])(?![\w'\u2019])", re.IGNORECASE)
 # "A man walks" and EgoSchema's "C picks up a cup" begin with a word, not with the name of an option.
 _SENTENCE = re.compile(r"\s+(?!(?:is|would be)\s+(?:the\s+)?(?:correct|right|best)\b)(?!and\b|or\b)[a-z]")
 _ANOTHER = re.compile(r"\s*(?:,|/|&|and\b|or\b)\s*(?:option\s+)?\W?[A-Z](?!\w)")

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
+from tokenprune.choices import ask_for_letter, named_option
 from tokenprune.errors import InvalidValueError
-from tokenprune_qwen25vl.choices import ask_for_letter, named_option
 
 OPTIONS = ["C folds a towel", "C washes a red cup", "a man", "a man walks", "The sky."]
 
