@@ -75,7 +75,7 @@ class PrunableLayer(DynamicLayer):
         self._forget()
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        super().reorder_cache(beam_idx)
+        super().reorder_cache(beam_idx)  # pyright: ignore[reportArgumentType] - the library says LongTensor
         self._move_rows(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
@@ -279,12 +279,13 @@ def make_prunable(cache: object) -> PrunableHandle:
         UnsupportedCacheError: another kind of cache or layer, or one that already holds tokens; it stays as it was.
     """
     cache = check_prunable(cache)
-    gate = next((g for g in (getattr(layer, "gate", None) for layer in cache.layers) if g is not None), None) or Gate()
-    cache.layers[:] = [layer if isinstance(layer, PrunableLayer) else PrunableLayer() for layer in cache.layers]
+    layers = [layer if isinstance(layer, PrunableLayer) else PrunableLayer() for layer in cache.layers]
+    gate = next((layer.gate for layer in layers if layer.gate is not None), None) or Gate()
+    for layer in layers:
+        layer.gate = gate
+    cache.layers[:] = layers
     if cache.layer_class_to_replicate is not None:
         cache.layer_class_to_replicate = PrunableLayer
-    for layer in cache.layers:
-        layer.gate = gate
     return PrunableHandle(cache, gate)
 
 

@@ -14,7 +14,14 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from tokenprune.adapter import Prompt, Removable
 from tokenprune.errors import UnsupportedModeError
 from tokenprune.hf.cache import PrunableHandle, is_prunable, make_prunable
-from tokenprune.hf.guard import VISUAL_INPUTS, guard_generate, refuse_forward, refuse_training
+from tokenprune.hf.guard import (
+    VISUAL_INPUTS,
+    guard_generate,
+    is_compiling,
+    refuse_forward,
+    refuse_modules,
+    refuse_training,
+)
 from tokenprune.hf.passage import Passage, earlier_layout, open_cache
 from tokenprune.runtime.carrier import PrefillCarrier
 from tokenprune.runtime.prefill import Prefill
@@ -35,6 +42,8 @@ class HFDecoder:
     text: PreTrainedModel
 
     def install(self, carrier: PrefillCarrier) -> Sequence[Removable]:
+        if len(carrier.pipeline):
+            refuse_modules(self.model)
         hooks = _Hooks(self.text, carrier)
         put: list[Removable] = [hooks]
         try:
@@ -79,6 +88,8 @@ class _Hooks:
             refuse_forward(module, args, kwargs)
 
     def before_prompt(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if is_compiling() and not self.acts:
+            return
         if self.acts:
             refuse_training(module)
         if self.depth and not self.carrier.is_elsewhere:
@@ -99,18 +110,19 @@ class _Hooks:
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         embeds = kwargs.get("inputs_embeds")
-        if embeds is None or self.carrier.is_elsewhere:
+        if embeds is None or self.carrier.is_elsewhere or (is_compiling() and not self.acts):
             return None
         cache = kwargs.get("past_key_values")
         past = 0 if cache is None else cache.get_seq_length()
         changed = dict(kwargs)
         if is_prunable(cache):
-            self._open(make_prunable(cache))
-            changed["attention_mask"] = self.handle.stored_mask(_mask(kwargs, self.acts), embeds.shape[1])
+            handle = self._open(make_prunable(cache))
+            changed["attention_mask"] = handle.stored_mask(_mask(kwargs, self.acts), embeds.shape[1])
         is_decoding = past > 0 and embeds.shape[1] == 1
         prefill = None if is_decoding else self._begin(embeds, kwargs, past)
+        changed = self._prepared_for_later(changed, past)
         if prefill is None:
-            return args, self._prepared_for_later(changed, past) if self.acts else changed
+            return args, changed
         self.passage = Passage(self.text, self.carrier, prefill, changed, self._prunable)
         return args, self.passage.enter()
 
@@ -153,12 +165,12 @@ class _Hooks:
         return handle
 
     def _prepared_for_later(self, kwargs: dict[str, Any], past: int) -> dict[str, Any]:
-        """A text-only turn starts a cache that a later turn's video can be cut in."""
+        """A turn that loses nothing starts a cache that a later turn's video can be cut in."""
         if past > 0:
             return kwargs
         opened = open_cache(self.text, kwargs)
         cache = opened.get("past_key_values")
-        if type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers):
+        if self.acts and type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers):
             make_prunable(cache)
         return opened
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._C._dynamo.eval_frame import get_eval_frame_callback  # pyright: ignore
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.configuration_utils import GenerationMode
 
@@ -52,7 +53,7 @@ class InFront:
 
 def guard_generate(model: PreTrainedModel, carrier: PrefillCarrier) -> Sequence[Removable]:
     """Stand in front of ``generate``: it works as before, except that modes that cannot be pruned are refused."""
-    generate = model.generate
+    generate: Callable[..., Any] = getattr(model, "generate")  # noqa: B009 - its type is hidden
     signature = inspect.signature(generate)
     acts = len(carrier.pipeline) > 0
 
@@ -70,8 +71,8 @@ def guard_generate(model: PreTrainedModel, carrier: PrefillCarrier) -> Sequence[
 
 def refuse_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Refuse what a forward of the model can ask for that has no meaning once tokens are gone."""
-    if torch.compiler.is_compiling():
-        raise UnsupportedModeError("the model is being compiled with torch.compile; use the uncompiled model")
+    if is_compiling() or getattr(module, "_compiled_call_impl", None) is not None:
+        raise UnsupportedModeError("the model is compiled with torch.compile; use the uncompiled model")
     if getattr(module, "_is_replica", False):
         raise UnsupportedModeError("nn.DataParallel runs copies of the model in threads; use one model per process")
     _refuse_arguments(_named(inspect.signature(module.forward), args, kwargs))
@@ -83,15 +84,17 @@ def refuse_training(module: nn.Module) -> None:
         raise UnsupportedModeError("pruning is for inference: call model.eval() or use torch.no_grad()")
 
 
-def refuse_modules(model: nn.Module) -> None:
-    """Refuse a model that is compiled, or split over devices inside its layers.
+def is_compiling() -> bool:
+    """Whether ``torch.compile`` is tracing, or runs what it could not trace."""
+    return torch.compiler.is_compiling() or get_eval_frame_callback() is not None
 
-    Raises:
-        UnsupportedModeError: it is.
-    """
+
+def refuse_modules(model: nn.Module) -> None:
+    """Refuse a model that is compiled, or split over processes inside its layers."""
     if any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules()):
         raise UnsupportedModeError("the model is compiled with torch.compile; use the uncompiled model")
-    if (getattr(model, "tp_size", None) or 1) > 1:
+    processes = getattr(model, "tp_size", None)
+    if processes is not None and processes > 1:
         raise UnsupportedModeError("tensor parallelism leaves each process some heads only, so scores would differ")
 
 

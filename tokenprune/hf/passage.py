@@ -67,7 +67,9 @@ class Passage:
         if merged is None and not any(self.prefill.will_cut(s) for s in self.carrier.pipeline.selectors):
             self._note_idle_selectors()
             return self.kwargs
-        changed = self._with_prunable_cache()
+        if self.cache is not None:
+            self.handle = self.prunable(self.cache)
+        changed = dict(self.kwargs)
         if merged is not None:
             changed = self._shortened_inputs(changed, *merged)
         self._hook_layers()
@@ -82,15 +84,8 @@ class Passage:
         self.log.note(self.prefill, len(self.layers) - len(self.log.tokens))
         if self.shortened and self.handle is not None:
             self._settle_cache(self.handle)
-        cache = self.cache if self.handle is None else self.handle.cache
-        self.carrier.finish(self.prefill, self.log, cache, None if cache is None else _cache_bytes(cache))
-
-    def _with_prunable_cache(self) -> dict[str, Any]:
-        changed = open_cache(self.text, self.kwargs)
-        cache = changed.get("past_key_values")
-        if cache is not None:
-            self.handle = self.prunable(cache)
-        return changed
+        cache_bytes = None if self.cache is None else _cache_bytes(self.cache)
+        self.carrier.finish(self.prefill, self.log, self.cache, cache_bytes)
 
     def _shortened_inputs(self, kwargs: dict[str, Any], ragged: Ragged, embeds: Tensor) -> dict[str, Any]:
         self.shortened = True
@@ -184,7 +179,8 @@ class Passage:
         """Bring all layers to the same stored tokens and tell them which logical columns those are."""
         self.layers_ran(len(self.layers))
         self._cut_cache()
-        logical, tail = self.prefill.logical_length, self.prefill.croppable()
+        logical = self.prefill.logical_length
+        tail = self.stored[0].tail_without_gaps(logical)
         for index, layout in enumerate(self.stored):
             handle.layer(index).place(layout.columns, layout.valid if layout.is_padded else None, logical, tail)
 

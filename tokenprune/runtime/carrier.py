@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import threading
+import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 
-from tokenprune.adapter import AttentionReader, Prompt
-from tokenprune.errors import UnsupportedModeError
+from tokenprune.adapter import AttentionReader, Prompt, VisualSpan
+from tokenprune.errors import TokenPruneWarning, UnsupportedModeError
 from tokenprune.pipeline import Pipeline
 from tokenprune.plugins import BoundAdapter
 from tokenprune.protocols import PrunableCache
@@ -107,9 +108,10 @@ class PrefillCarrier:
         """The prefill of these new tokens; None where they hold no video or image.
 
         Raises:
-            UnsupportedModeError: the layout cannot be read, or no text follows the visual tokens.
+            UnsupportedModeError: the layout cannot be read, or no text follows the visual tokens. An empty pipeline
+                only warns, and writes no report.
         """
-        spans = self.adapter.visual_boundaries(prompt)
+        spans = self._spans(prompt)
         if not any(spans):
             return None
         tell_spans(spans)
@@ -148,6 +150,15 @@ class PrefillCarrier:
         if cache is not None:
             self._turns[cache] = report
 
+    def _spans(self, prompt: Prompt) -> Sequence[Sequence[VisualSpan]]:
+        try:
+            return self.adapter.visual_boundaries(prompt)
+        except UnsupportedModeError as error:
+            if len(self.pipeline):
+                raise
+            warnings.warn(f"nothing to prune, but no report either: {error}", TokenPruneWarning, stacklevel=2)
+            return ()
+
     def _require_readable_keys(self, earlier: Layout | None) -> None:
         if earlier is None:
             return
@@ -159,8 +170,8 @@ class PrefillCarrier:
                 )
 
 
-def _text_after(spans: object, valid: torch.Tensor) -> torch.Tensor:
+def _text_after(spans: Sequence[VisualSpan], valid: torch.Tensor) -> torch.Tensor:
     """Places of the real tokens after the row's last visual token; none for a row without visual tokens."""
-    last = max((int(span.columns[-1]) for span in spans), default=len(valid))  # type: ignore[attr-defined]
+    last = max((int(span.columns[-1]) for span in spans), default=len(valid))
     places = torch.arange(len(valid))
     return places[valid & (places > last)]

@@ -77,6 +77,13 @@ class Layout:
             [mine + other for mine, other in zip(self.real, later.real)],
         )
 
+    def tail_without_gaps(self, logical: int) -> int:
+        """How many of the last of ``logical`` columns every row stores, each in its place from the end."""
+        slots = self.columns.shape[1]
+        in_place = torch.arange(logical - slots, logical, device=self.columns.device)
+        broken = ((self.columns != in_place) | ~self.valid).any(dim=0).nonzero()
+        return slots - 1 - int(broken[-1]) if len(broken) else slots
+
     def keep(self, stays: Tensor, real: list[int]) -> Ragged:
         """Gather the slots where ``stays`` ``(B, S)`` holds; ``real`` says how many those are in each row."""
         stays = stays & self.valid
