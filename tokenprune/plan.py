@@ -28,6 +28,8 @@ class TokenPlan:
         weights: ``(N,)`` weights >= 0 of the mix (default: all ones, the plain mean).
         blocks: ``(K,)`` int64 label of the block each anchor came from (a segment's static block, a frame), for
             selectors that share a budget over blocks; default: none known.
+        segments: frames ``(start, stop)`` that a merger took together, in order, for those who look at the plan;
+            nothing is computed from them.
 
     Only shapes and dtypes are checked here (no device synchronisation); :meth:`validate` checks the values.
     """
@@ -36,6 +38,7 @@ class TokenPlan:
     assign: Tensor
     weights: Tensor | None = None
     blocks: Tensor | None = None
+    segments: tuple[tuple[int, int], ...] | None = None
 
     def __post_init__(self) -> None:
         for name, tensor in (("anchors", self.anchors), ("assign", self.assign)):
@@ -154,7 +157,8 @@ class TokenPlan:
         if after.total != self.kept:
             raise PlanError(f"a plan over {after.total} tokens cannot follow one that keeps {self.kept}")
         if after.is_identity:
-            return TokenPlan(self.anchors, self.assign, self.weights, _first(after.blocks, self.blocks))
+            blocks = _first(after.blocks, self.blocks)
+            return TokenPlan(self.anchors, self.assign, self.weights, blocks, after.segments or self.segments)
         place = self.assign.clamp(min=0)
         merged = self.assign >= 0
         assign = torch.where(merged, after.assign[place], -1) if self.kept else self.assign
@@ -165,7 +169,7 @@ class TokenPlan:
         blocks = after.blocks
         if blocks is None and self.blocks is not None:
             blocks = self.blocks[after.anchors]
-        return TokenPlan(self.anchors[after.anchors], assign, weights, blocks)
+        return TokenPlan(self.anchors[after.anchors], assign, weights, blocks, after.segments or self.segments)
 
     def lift(self, columns: Tensor, length: int) -> TokenPlan:
         """The same plan over a whole prompt row of ``length`` tokens; every token outside ``columns`` maps to itself.

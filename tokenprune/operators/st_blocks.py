@@ -101,4 +101,4 @@ class Blocks:
         place = is_anchor.cumsum(0) - 1
         anchors = is_anchor.nonzero().squeeze(1)
         assign = torch.where(target >= 0, place[target.clamp(min=0)], -1)
-        return TokenPlan(anchors, assign, blocks=label.flatten()[anchors])
+        return TokenPlan(anchors, assign, blocks=label.flatten()[anchors], segments=tuple(self.segments))

@@ -94,12 +94,11 @@ class Prefill:
         if not videos:
             return None
         for operator in self.pipeline.mergers:
-            begin, before = Moment.now(embeds.device), self.visual_counts()
+            begin, before, name = Moment.now(embeds.device), self.visual_counts(), type(operator).__name__
             for place, (_, span) in enumerate(videos):
                 plan = operator.plan(tokens[place]).validate()
                 tokens[place] = plan.apply(tokens[place])
-                span.follow(plan)
-            name = type(operator).__name__
+                span.follow(plan, name)
             end = Moment.now(embeds.device)
             self.stages.append(Stage(name, "before_llm", None, before, self.visual_counts(), begin, end))
         if all(span.plan.is_identity for _, span in videos):
@@ -125,7 +124,7 @@ class Prefill:
         before = self.visual_counts()
         for spans, row_scores in zip(self.rows, scores):
             if row_scores is not None:
-                _select(selector, [s for s in spans if s.span.modality in selector.modalities], row_scores)
+                _select(selector, layer, [s for s in spans if s.span.modality in selector.modalities], row_scores)
         ragged = self._shorten()
         name = type(selector).__name__
         self.stages.append(Stage(name, "after_layer", layer, before, self.visual_counts(), begin, begin))
@@ -183,7 +182,7 @@ def reads_attention(selector: TokenSelector) -> bool:
     return bool(getattr(selector.scorer, "reads_attention", True))
 
 
-def _select(selector: TokenSelector, spans: list[RunningSpan], scores: Tensor) -> None:
+def _select(selector: TokenSelector, layer: int, spans: list[RunningSpan], scores: Tensor) -> None:
     """Apply the selector's plan over the concatenated tokens of ``spans`` to each of them."""
     device = spans[0].places.device
     blocks: list[Tensor] = []
@@ -191,12 +190,14 @@ def _select(selector: TokenSelector, spans: list[RunningSpan], scores: Tensor) -
     for span in spans:
         blocks.append(span.blocks + offset)
         offset = offset + span.blocks.max() + 1
-    plan = selector.choose(scores.to(device), torch.cat(blocks)).validate()
+    scores = scores.to(device)
+    plan = selector.choose(scores, torch.cat(blocks)).validate()
     if plan.is_identity:
         return
     counts = [span.count for span in spans]
     starts = torch.tensor([0, *counts], device=device).cumsum(0)
     cuts = torch.searchsorted(plan.anchors, starts).tolist() if len(spans) > 1 else [0, plan.kept]
+    parts = scores.detach().split(counts)
     for place, span in enumerate(spans):
         anchors = plan.anchors[cuts[place] : cuts[place + 1]] - starts[place]
-        span.follow(TokenPlan.keeping(anchors, counts[place]))
+        span.follow(TokenPlan.keeping(anchors, counts[place]), type(selector).__name__, layer, parts[place])

@@ -12,6 +12,7 @@ from torch import Tensor
 from tokenprune.runtime.layout import Layout
 from tokenprune.runtime.prefill import Prefill, Stage
 from tokenprune.runtime.span import RunningSpan
+from tokenprune.runtime.trace import SpanTrace
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,15 @@ class Report:
                 merged += [(int(columns[a]), columns[group] + offset) for a, group in zip(anchors, groups)]
             found.append(earlier + [columns for _, columns in sorted(merged, key=lambda pair: pair[0])])
         return found
+
+    @cached_property
+    def spans(self) -> list[list[SpanTrace]]:
+        """Per row its videos and images of this prefill, in order, and what each operator did to them."""
+        offset = self._first_new - self._first_passed
+        return [
+            [SpanTrace(s.span.modality, s.span.grid, s.span.columns + offset, s.plan, tuple(s.steps)) for s in row]
+            for row in self._spans[:: self.expanded]
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: the counts, ratios, stages and bytes."""

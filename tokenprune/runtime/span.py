@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from tokenprune.adapter import VisualSpan
 from tokenprune.plan import TokenPlan
+from tokenprune.runtime.trace import StepTrace
 
 
 @dataclass(eq=False)
@@ -23,6 +24,7 @@ class RunningSpan:
         standing: places of all its tokens that are in the running sequence; more than ``places`` between a decision
             and the shortening that follows it.
         blocks: ``(K,)`` block label of each, unique within the span.
+        steps: what made the plan.
     """
 
     span: VisualSpan
@@ -30,6 +32,7 @@ class RunningSpan:
     places: Tensor
     blocks: Tensor
     standing: Tensor
+    steps: list[StepTrace] = field(default_factory=lambda: [])
 
     @classmethod
     def start(cls, span: VisualSpan, device: torch.device) -> RunningSpan:
@@ -44,10 +47,11 @@ class RunningSpan:
         """Tokens left."""
         return len(self.places)
 
-    def follow(self, plan: TokenPlan) -> None:
-        """Record a plan over the tokens left; places are still those before the shortening."""
+    def follow(self, plan: TokenPlan, operator: str, layer: int | None = None, scores: Tensor | None = None) -> None:
+        """Record an operator's plan over the tokens left; places are still those before the shortening."""
         if plan.is_identity:
             return
+        self.steps.append(StepTrace(operator, layer, plan, scores))
         self.plan = self.plan.then(plan)
         self.blocks = self.blocks[plan.anchors] if plan.blocks is None else plan.blocks
         self.places = self.places[plan.anchors]

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happened to one video or image, operator by operator, for those who want to look at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tokenprune.plan import TokenPlan
+
+
+@dataclass(frozen=True, eq=False)
+class StepTrace:
+    """What one operator changed.
+
+    Args:
+        operator: name of its class.
+        layer: the decoder layer after which it acted; None before the LLM.
+        plan: over the tokens that the steps before had left.
+        scores: ``(N,)`` of those tokens, higher stays; None where the operator does not score.
+    """
+
+    operator: str
+    layer: int | None
+    plan: TokenPlan
+    scores: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class SpanTrace:
+    """One video or image of a prompt row.
+
+    Args:
+        modality: ``"video"`` or ``"image"``.
+        grid: ``(T, H, W)`` of its tokens.
+        columns: ``(T*H*W,)`` their columns in the ``input_ids`` as passed, in raster order.
+        plan: what happened to them in all, as one plan.
+        steps: the same operator by operator, those that changed nothing left out.
+    """
+
+    modality: str
+    grid: tuple[int, int, int]
+    columns: Tensor
+    plan: TokenPlan
+    steps: tuple[StepTrace, ...]
