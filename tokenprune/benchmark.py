@@ -136,7 +136,7 @@ class BenchmarkRequest:
     """What is to be measured.
 
     Args:
-        pipelines: name -> pipeline; beside each, random and uniform selection are measured at the budget it spends.
+        pipelines: name -> pipeline.
         suite: a list of rows that the benchmark knows by name, instead of, or besides, ``pipelines``.
         questions: how many to ask, at least 1.
         seed: which questions, at least 0.
@@ -145,6 +145,7 @@ class BenchmarkRequest:
         device: None is the adapter's choice, as for the next two.
         dtype: name of a dtype.
         attn: attention implementation.
+        matched: whether random and uniform selection at its budget are measured beside each pipeline.
 
     Raises:
         InvalidValueError: ``questions`` or ``seed`` is out of range.
@@ -159,6 +160,7 @@ class BenchmarkRequest:
     device: str | None = None
     dtype: str | None = None
     attn: str | None = None
+    matched: bool = True
 
     def __post_init__(self) -> None:
         for name, value, least in (("questions", self.questions, 1), ("seed", self.seed, 0)):

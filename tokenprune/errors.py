@@ -24,6 +24,10 @@ class PipelineFileError(InvalidValueError):
     """A pipeline file or dictionary cannot be read: unknown operator, wrong version or wrong types."""
 
 
+class ResultFileError(InvalidValueError):
+    """A file of results cannot be gone on with: it is damaged, or its results are of other inputs."""
+
+
 class NoAdapterError(TokenPruneError):
     """No installed adapter knows this model; the message lists the adapters and why each declined."""
 

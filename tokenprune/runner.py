@@ -89,6 +89,10 @@ class VideoModel(Protocol):
         """Read the file and make the model's inputs; raises :class:`tokenprune.errors.VideoError` for a bad file."""
         ...
 
+    def encoded(self, prepared: PreparedQuestion) -> PreparedQuestion:
+        """The same question with the vision tower's work done, for answers that are not to repeat it."""
+        ...
+
     def answer(self, prepared: PreparedQuestion, pipeline: Pipeline | None, max_new_tokens: int) -> Answer:
         """Answer greedily; with a pipeline through a session of its own, with None by the plain model."""
         ...

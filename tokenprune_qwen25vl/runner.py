@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from tokenprune.pipeline import Pipeline
 from tokenprune.runner import Answer, ClipQuestion, PreparedQuestion
 from tokenprune_qwen25vl.assets import demo_clip
 from tokenprune_qwen25vl.chat import Conversation, model_inputs
+from tokenprune_qwen25vl.features import encode, encoded_before, few_pixels
 from tokenprune_qwen25vl.loading import load, why_not
 from tokenprune_qwen25vl.video import load_clip
 
@@ -31,6 +32,7 @@ def answer(
     inputs: Mapping[str, Tensor],
     pipeline: Pipeline | None = None,
     max_new_tokens: int = 64,
+    features: Tensor | None = None,
 ) -> Answer:
     """Generate greedily from one prompt and time it.
 
@@ -42,6 +44,8 @@ def answer(
         inputs: of one prompt, from :func:`tokenprune_qwen25vl.chat.model_inputs`; moved to the model's device.
         pipeline: attached for this one call; None runs the plain model.
         max_new_tokens: length of the answer, at most.
+        features: ``(N, D)`` what the vision tower made of the clip before, and is not to make again; then of its
+            pixels only :func:`tokenprune_qwen25vl.features.few_pixels` are needed.
 
     Raises:
         InvalidValueError: more than one prompt, or `max_new_tokens` below 1.
@@ -58,7 +62,9 @@ def answer(
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
-    with nullcontext() if pipeline is None else attach(model, pipeline) as session, clock.watching(_vision(model)):
+    tower = _vision(model)
+    seen = nullcontext() if features is None else encoded_before(tower, features)
+    with nullcontext() if pipeline is None else attach(model, pipeline) as session, seen, clock.watching(tower):
         clock.start()
         runnable: Any = model  # the library types generate by what it can be bound to
         output = runnable.generate(
@@ -92,11 +98,12 @@ def check_new_tokens(count: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Inputs of one question."""
+    """Inputs of one question; with features, of a clip that was encoded before."""
 
     inputs: Mapping[str, Tensor]
     frames: int
     sampled_fps: float
+    features: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,11 +120,23 @@ class QwenModel:
         inputs = model_inputs(self.processor, [conversation], question.max_pixels)
         return Prepared(inputs, len(clip.frames), len(clip.frames) / clip.total_frames * clip.fps)
 
+    def encoded(self, prepared: PreparedQuestion) -> Prepared:
+        """Run the vision tower, once for all answers."""
+        ours = _ours(prepared)
+        features = encode(self.module, ours.inputs).features
+        pixels = few_pixels(_vision(self.module), ours.inputs["pixel_values_videos"])
+        return replace(ours, inputs={**ours.inputs, "pixel_values_videos": pixels}, features=features)
+
     def answer(self, prepared: PreparedQuestion, pipeline: Pipeline | None, max_new_tokens: int) -> Answer:
         """Answer greedily; see :func:`answer`."""
-        if not isinstance(prepared, Prepared):
-            raise InvalidValueError(f"prepared must come from prepare(), got {type(prepared).__name__}")
-        return answer(self.module, self.processor, prepared.inputs, pipeline, max_new_tokens)
+        ours = _ours(prepared)
+        return answer(self.module, self.processor, ours.inputs, pipeline, max_new_tokens, ours.features)
+
+
+def _ours(prepared: PreparedQuestion) -> Prepared:
+    if not isinstance(prepared, Prepared):
+        raise InvalidValueError(f"prepared must come from prepare(), got {type(prepared).__name__}")
+    return prepared
 
 
 @dataclass(frozen=True)

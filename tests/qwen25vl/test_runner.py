@@ -20,7 +20,7 @@ import tokenprune as tp
 from tokenprune.runner import ClipQuestion
 from tokenprune_qwen25vl.chat import Conversation, model_inputs
 from tokenprune_qwen25vl.loading import load, why_not
-from tokenprune_qwen25vl.runner import QwenRunner, answer
+from tokenprune_qwen25vl.runner import QwenModel, QwenRunner, answer
 from tokenprune_qwen25vl.video import load_clip
 
 BUNNY = Path(__file__).parents[1] / "data" / "bigbuckbunny.mp4"
@@ -131,3 +131,20 @@ def test_the_runner_answers_from_a_file(tmp_path: Path) -> None:
     assert loaded.answer(prepared, PRUNING, 3).report is not None
     with pytest.raises(tp.InvalidValueError, match="prepare"):
         loaded.answer(object(), None, 3)  # type: ignore[arg-type]
+
+
+def test_a_clip_encoded_before_answers_the_same(model: Any) -> None:
+    loaded = QwenModel(model, tiny_processor())
+    prepared = loaded.prepare(ClipQuestion(str(BUNNY), "What?", frames=6))
+    encoded = loaded.encoded(prepared)
+    looks: list[int] = []
+    handle = model.model.visual.patch_embed.register_forward_pre_hook(lambda _, args: looks.append(len(args[0])))
+    try:
+        for pipeline in (None, PRUNING):
+            again = loaded.answer(encoded, pipeline, 8)
+            assert looks == [4]  # one visual token, for form
+            assert again.token_ids == loaded.answer(prepared, pipeline, 8).token_ids
+            looks.clear()
+    finally:
+        handle.remove()
+    assert (encoded.frames, encoded.sampled_fps) == (prepared.frames, prepared.sampled_fps)

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from tokenprune.cli.egoschema import egoschema
 from tokenprune.cli.eval import evaluate
 from tokenprune.cli.plugins import plugins
 from tokenprune.cli.run import run
+from tokenprune.cli.sweep import sweep
 from tokenprune.distribution import DISTRIBUTION, installed_version
 
 # No rich boxes: messages are for scripts and logs as much as for people.
@@ -40,5 +42,7 @@ def options(
 
 
 app.command()(run)
+app.command()(sweep)
+evaluate.command()(egoschema)
 app.add_typer(evaluate)
 app.command()(plugins)

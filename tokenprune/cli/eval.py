@@ -6,8 +6,6 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,11 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
+from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
 from tokenprune.errors import InvalidValueError, NoAdapterError
 
 if TYPE_CHECKING:
-    from tokenprune.benchmark import Benchmark, BenchmarkResult, Progress
+    from tokenprune.benchmark import Benchmark, BenchmarkResult
     from tokenprune.pipeline import Pipeline
 
 HOOK = "tokenprune_benchmarks"
@@ -87,7 +86,7 @@ def world(
         benchmark = find_benchmark("world")
         if model is None:
             print(SHIPPED_NOTE, file=sys.stderr, flush=True)
-        with _progress() as progress:
+        with progress_bar("clips") as progress:
             result = benchmark.run(request, progress)
         _show(result, out, plot, as_json)
 
@@ -159,18 +158,3 @@ def _show(result: BenchmarkResult, out: Path | None, plot: Path | None, as_json:
     from tokenprune.cli._eval_table import print_tables
 
     print_tables(result)
-
-
-@contextmanager
-def _progress() -> Generator[Progress, None, None]:
-    """A bar on stderr, where that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("loading", total=None)
-        yield lambda done, total: bar.update(task, description="clips", completed=done, total=total)

@@ -66,7 +66,8 @@ def run(
 ) -> None:
     """Answer a question about a video with its visual tokens pruned, and show what that saved."""
     with guarded(debug, as_json):
-        _check_usage(question, frames, fps, as_json)
+        check_question(question, as_json)
+        check_frames(frames, fps, as_json)
         choice = PipelineChoice(preset, pipeline, tau, cluster_ratio, segment_ratio, keep_ratio, layer)
         name, chosen = choice.resolve(as_json)
         if model is None:
@@ -99,9 +100,14 @@ def run(
         _show(asked, pruned, plain, as_json)
 
 
-def _check_usage(question: str, frames: int | None, fps: float | None, as_json: bool) -> None:
+def check_question(question: str, as_json: bool) -> None:
+    """Raise :class:`UsageError` for an empty question."""
     if not question.strip():
         raise UsageError("QUESTION must not be empty", as_json)
+
+
+def check_frames(frames: int | None, fps: float | None, as_json: bool) -> None:
+    """Raise :class:`UsageError` for a number of frames together with a rate, or a rate that is none."""
     if frames is not None and fps is not None:
         raise UsageError("choose one of --frames and --fps", as_json)
     if fps is not None and not (math.isfinite(fps) and fps > 0):

@@ -83,7 +83,8 @@ def build_suite(request: BenchmarkRequest, decoder: Decoder) -> Suite:
     entries: list[Entry] = [Plain(PLAIN), *([Plain(BLIND, sees=False)] if request.blind else [])]
     for name, pipeline in request.pipelines.items():
         pipeline.layers(decoder.depth)
-        entries += matched_to(Fixed(name, name, pipeline))
+        fixed = Fixed(name, name, pipeline)
+        entries += matched_to(fixed) if request.matched else [fixed]
     entries += suite.entries
     names = [entry.name for entry in entries]
     twice = sorted({name for name in names if names.count(name) > 1})
