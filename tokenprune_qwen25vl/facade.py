@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,30 @@ class Comparison:
     def same_answer(self) -> bool:
         """Whether both gave the same tokens."""
         return self.plain.token_ids == self.pruned.token_ids
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: answer, visual tokens, times, decode speed, KV bytes and peak memory of both."""
+        report: Mapping[str, Any] = {} if self.pruned.report is None else self.pruned.report.to_dict()
+        tokens = report["visual_tokens"][0]
+        left = report["stages"][-1]["visual_after"][0] if report["stages"] else tokens
+        return {
+            "same_answer": self.same_answer,
+            "plain": _measured(self.plain, tokens, report["kv_bytes_unpruned"]),
+            "pruned": _measured(self.pruned, left, report["kv_bytes"]),
+        }
+
+
+def _measured(given: Answer, visual_tokens: int, kv_bytes: int | None) -> dict[str, Any]:
+    steps = len(given.token_ids) - 1
+    return {
+        "answer": given.text,
+        "visual_tokens": visual_tokens,
+        "vision_seconds": given.vision_seconds,
+        "prefill_seconds": given.prefill_seconds,
+        "decode_tokens_per_second": steps / given.decode_seconds if steps else None,
+        "kv_bytes": kv_bytes,
+        "peak_memory_bytes": given.peak_memory_bytes,
+    }
 
 
 @dataclass(frozen=True)

@@ -266,7 +266,16 @@ def test_compare(make: Any, model: Any) -> None:
     assert not both.same_answer
     for answer in (both.plain, both.pruned):
         assert min(answer.vision_seconds, answer.prefill_seconds, answer.decode_seconds) > 0
-    assert make(enable_stage1=False, enable_pruning=False).compare(BUNNY, "What moves?", 8, frames=8).same_answer
+    told = json.loads(json.dumps(both.to_dict()))
+    assert told["same_answer"] is False
+    assert (told["plain"]["answer"], told["pruned"]["answer"]) == (both.plain.text, both.pruned.text)
+    assert (told["plain"]["visual_tokens"], told["pruned"]["visual_tokens"]) == (12, len(both.pruned.report.sources[0]))
+    assert told["pruned"]["kv_bytes"] < told["plain"]["kv_bytes"]
+    assert told["pruned"]["decode_tokens_per_second"] > 0
+    same = make(enable_stage1=False, enable_pruning=False).compare(BUNNY, "What moves?", 1, frames=8)
+    assert same.same_answer
+    assert same.to_dict()["pruned"]["kv_bytes"] == same.to_dict()["plain"]["kv_bytes"]
+    assert same.to_dict()["plain"]["decode_tokens_per_second"] is None
 
 
 def answering(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
