@@ -46,6 +46,6 @@ def _span(run: PlaceholderRun, positions: Tensor) -> VisualSpan:
     if not in_raster_order or not bool((time.view(frames, -1) == time.view(frames, -1)[:, :1]).all()):
         raise UnsupportedModeError(
             f"the {count} {run.modality} tokens at column {run.start} of row {run.row} do not stand on a (T, H, W) "
-            "grid of M-RoPE positions; pass the processor's mm_token_type_ids and grids, and put text between two videos"
+            "grid of M-RoPE positions; pass the processor's mm_token_type_ids and grids, put text between two videos"
         )
     return VisualSpan(run.modality, (frames, rows, columns), torch.arange(run.start, run.stop, device="cpu"))

@@ -44,7 +44,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
     if page.name == "README.md":
         names.update(a_model_and_inputs())
     for number, text in enumerate(source):
-        exec(compile(text, f"{label(page)}[{number}]", "exec"), names)
+        exec(compile(text, f"{label(page)}[{number}]", "exec", dont_inherit=True), names)  # noqa: S102
 
 
 def commands() -> list[tuple[str, str]]:
