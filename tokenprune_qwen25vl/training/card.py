@@ -168,7 +168,9 @@ and 4 (from 0) look: from a question's colour word at tokens of that colour, fro
 {stages}
 
 AdamW (0.9, 0.98), decay 0.05 on matrices, clipping at 1. A quarter of the training clips has been through an .mp4
-file. `python -m tokenprune_qwen25vl.training.card DIR` measures a checkpoint and writes this card.{stopped}
+file. The lengths and rates of the later stages were set while the shipped weights trained, so a new run follows the
+same steps but ends in other weights. `python -m tokenprune_qwen25vl.training.card DIR` measures a checkpoint and
+writes this card.{stopped}
 
 ## Limits
 

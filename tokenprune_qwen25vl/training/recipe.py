@@ -61,6 +61,6 @@ RECIPE = Recipe(
         Stage("named", 500, 16, 12, 1.4e-3, 1.2e-3, 0.1, word_weight=0.5, visual_tokens=40, cut_share=0.4),
         Stage("more", 600, 16, 12, 1.2e-3, 1e-3, 0.1, word_weight=0.2, visual_tokens=112, cut_share=0.4),
         Stage("look", 300, 16, 12, 1.2e-3, 1e-3, 0.1, 0.2, 0.2, visual_tokens=112, cut_share=0.4),
-        Stage("all", 1250, 16, 12, 1.2e-3, 3e-5, 0.1, 0.1, 0.1, cut_share=0.4),
+        Stage("all", 950, 16, 12, 1.2e-3, 3e-5, 0.1, 0.1, 0.1, cut_share=0.4),
     )
 )
