@@ -3,18 +3,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from tokenprune.pipeline import Pipeline
+from tokenprune.trace import SpanTrace
 
 
 class ReportLike(Protocol):
     """What a session measured; see :attr:`Session.report`."""
+
+    @property
+    def spans(self) -> Sequence[Sequence[SpanTrace]]: ...
 
     def to_dict(self) -> Mapping[str, Any]: ...
 
@@ -87,6 +93,13 @@ class VideoModel(Protocol):
 
     def prepare(self, question: ClipQuestion) -> PreparedQuestion:
         """Read the file and make the model's inputs; raises :class:`tokenprune.errors.VideoError` for a bad file."""
+        ...
+
+    def pictures(self, prepared: PreparedQuestion) -> npt.NDArray[np.uint8]:
+        """Frames ``(F, height, width, 3)`` RGB as the model is shown them; tokens cover equally many each.
+
+        Raises :class:`tokenprune.errors.InvalidValueError` for a question that is encoded: its frames are gone.
+        """
         ...
 
     def encoded(self, prepared: PreparedQuestion) -> PreparedQuestion:

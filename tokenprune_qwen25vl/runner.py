@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,7 @@ from tokenprune_qwen25vl.assets import demo_clip
 from tokenprune_qwen25vl.chat import Conversation, model_inputs
 from tokenprune_qwen25vl.features import encode, encoded_before, few_pixels
 from tokenprune_qwen25vl.loading import load, why_not
+from tokenprune_qwen25vl.pictures import pictures_of
 from tokenprune_qwen25vl.video import load_clip
 
 if TYPE_CHECKING:
@@ -119,6 +122,13 @@ class QwenModel:
         conversation = Conversation(question.question, (clip,), question.system)
         inputs = model_inputs(self.processor, [conversation], question.max_pixels)
         return Prepared(inputs, len(clip.frames), len(clip.frames) / clip.total_frames * clip.fps)
+
+    def pictures(self, prepared: PreparedQuestion) -> npt.NDArray[np.uint8]:
+        """The frames in the size the model is shown them."""
+        ours = _ours(prepared)
+        if ours.features is not None:
+            raise InvalidValueError("prepared must not be encoded yet: only the features of its frames are left")
+        return pictures_of(self.processor.video_processor, ours.inputs)
 
     def encoded(self, prepared: PreparedQuestion) -> Prepared:
         """Run the vision tower, once for all answers."""

@@ -11,6 +11,7 @@ from tokenprune.cli.egoschema import egoschema
 from tokenprune.cli.eval import evaluate
 from tokenprune.cli.plugins import plugins
 from tokenprune.cli.run import run
+from tokenprune.cli.show import show
 from tokenprune.cli.sweep import sweep
 from tokenprune.distribution import DISTRIBUTION, installed_version
 
@@ -42,6 +43,7 @@ def options(
 
 
 app.command()(run)
+app.command()(show)
 app.command()(sweep)
 evaluate.command()(egoschema)
 app.add_typer(evaluate)

@@ -12,7 +12,7 @@ from torch import Tensor
 from tokenprune.runtime.layout import Layout
 from tokenprune.runtime.prefill import Prefill, Stage
 from tokenprune.runtime.span import RunningSpan
-from tokenprune.runtime.trace import SpanTrace
+from tokenprune.trace import SpanTrace
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tokenprune.adapter import VisualSpan
 from tokenprune.plan import TokenPlan
-from tokenprune.runtime.trace import StepTrace
+from tokenprune.trace import StepTrace
 
 
 @dataclass(eq=False)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``tokenprune show``: what was kept, merged and dropped, drawn over the frames."""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
+from tokenprune.cli._pipeline import (
+    ClusterOption,
+    KeepOption,
+    LayerOption,
+    PipelineChoice,
+    PipelineOption,
+    PresetOption,
+    SegmentOption,
+    TauOption,
+)
+from tokenprune.cli._usage import UsageError
+from tokenprune.cli.run import DEMO, SHIPPED, SHIPPED_NOTE, _progress, check_frames, check_question
+from tokenprune.errors import InvalidValueError, VideoError
+
+if TYPE_CHECKING:
+    from tokenprune.runner import Answer, ClipQuestion, PreparedQuestion, VideoModel
+    from tokenprune.show.scene import Scene
+
+OUT = Path("tokenprune-show")
+SHEET, PAGE = "frames.png", "index.html"
+
+
+def show(
+    video: Annotated[str, typer.Argument(help=f"A video file, or {DEMO}: a clip that ships with tokenprune.")],
+    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.", metavar="DIR")] = OUT,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A checkpoint directory or id; the small shipped model where none is given.", metavar="NAME"),
+    ] = None,
+    preset: PresetOption = None,
+    pipeline: PipelineOption = None,
+    tau: TauOption = None,
+    cluster_ratio: ClusterOption = None,
+    segment_ratio: SegmentOption = None,
+    keep_ratio: KeepOption = None,
+    layer: LayerOption = None,
+    frames: Annotated[int | None, typer.Option(help="Frames to sample, evenly spread.", min=1)] = None,
+    fps: Annotated[float | None, typer.Option(help="Frames a second to sample, instead.")] = None,
+    max_pixels: Annotated[int | None, typer.Option(help="Pixels of a frame after resizing, at most.", min=1)] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Length of the answer, at most.", min=1)] = 64,
+    system: Annotated[str | None, typer.Option(help="System prompt, instead of the model's own.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
+    attn: Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager, ...")] = None,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Answer a question about a video and draw what happened to each visual token: a contact sheet and a page."""
+    with guarded(debug, as_json):
+        check_question(question, as_json)
+        check_frames(frames, fps, as_json)
+        choice = PipelineChoice(preset, pipeline, tau, cluster_ratio, segment_ratio, keep_ratio, layer)
+        name, chosen = choice.resolve(as_json)
+        _check_out(out, as_json)
+        if model is None:
+            print(SHIPPED_NOTE, file=sys.stderr, flush=True)
+        from tokenprune.cli._runner import find_runner
+        from tokenprune.plugins import find_adapter
+        from tokenprune.runner import ClipQuestion
+
+        runner = find_runner(model)
+        path = str(runner.demo()) if video == DEMO else video
+        if not Path(path).exists():  # said before a large model is loaded
+            raise VideoError(f"no such video file: {path}")
+        with _progress() as say:
+            say("loading the model")
+            loaded = runner.load(model, device, dtype, attn)
+            chosen.layers(find_adapter(loaded.module).depth)
+            say("reading the video")
+            asked = ClipQuestion(path, question, system, frames, fps, max_pixels)
+            prepared = loaded.prepare(asked)
+            say("answering")
+            answer = loaded.answer(prepared, chosen, max_new_tokens)
+            say("drawing")
+            facts = {"video": Path(video).name, "model": Path(model or SHIPPED).name, "pipeline": name}
+            scene = _scene(loaded, asked, prepared, answer, facts)
+            files = _draw(scene, out)
+        if as_json:
+            print_json(_to_dict(video, question, answer, scene, files))
+            return
+        print(answer.text)
+        for line in scene.cuts():
+            print(f"  {line}")
+        print(f"pictures: {files['page']} and {files['sheet']}")
+
+
+def _check_out(out: Path, as_json: bool) -> None:
+    """Whatever would fail only after the answer is refused first."""
+    taken = next((folder for folder in (out, *out.parents) if folder.exists()), out)
+    if not taken.is_dir():
+        raise UsageError(f"--out must name a folder, but {taken} is a file", as_json)
+    if find_spec("PIL") is None or find_spec("jinja2") is None:
+        raise UsageError('drawing needs Pillow and Jinja2: pip install "tokenprune-vlm[plot]"', as_json)
+
+
+def _scene(
+    model: VideoModel, asked: ClipQuestion, prepared: PreparedQuestion, answer: Answer, facts: dict[str, str]
+) -> Scene:
+    from tokenprune.show.cells import CellMap
+    from tokenprune.show.scene import Scene
+
+    spans = [] if answer.report is None else [s for s in answer.report.spans[0] if s.modality == "video"]
+    if len(spans) != 1:
+        raise InvalidValueError(f"one video can be shown, but the prompt holds {len(spans)}")
+    return Scene(
+        pictures=model.pictures(prepared),
+        fps=prepared.sampled_fps,
+        cells=CellMap.of(spans[0]),
+        question=asked.question,
+        answer=answer.text,
+        facts=facts,
+    )
+
+
+def _draw(scene: Scene, out: Path) -> dict[str, str]:
+    from tokenprune.show.page import write_page
+    from tokenprune.show.sheet import draw_sheet
+
+    out.mkdir(parents=True, exist_ok=True)
+    draw_sheet(scene, out / SHEET)
+    write_page(scene, out / PAGE)
+    return {"page": str(out / PAGE), "sheet": str(out / SHEET)}
+
+
+def _to_dict(video: str, question: str, answer: Answer, scene: Scene, files: dict[str, str]) -> dict[str, Any]:
+    from tokenprune.cli._answer import answer_to_dict
+
+    cells = {"grid": list(scene.cells.grid), **scene.cells.counts(), "segments": list(scene.cells.segments)}
+    return {"video": video, "question": question, **scene.facts, **files, "cells": cells, **answer_to_dict(answer)}
