@@ -17,7 +17,7 @@ from tokenprune.errors import InvalidValueError
 from tokenprune.runner import Answer
 from tokenprune.runtime.report import Report
 from tokenprune_qwen25vl.chat import Conversation, model_inputs
-from tokenprune_qwen25vl.features import EncodedClip, encode, encoded_before, few_pixels
+from tokenprune_qwen25vl.features import encode, encoded_before, few_pixels
 from tokenprune_qwen25vl.loading import load
 from tokenprune_qwen25vl.parts import require_parts
 from tokenprune_qwen25vl.runner import answer, check_new_tokens
@@ -158,7 +158,7 @@ class Qwen25VLPruneVid:
             model, processor = load(model_path, device, dtype, attn_implementation)
         self.model, self.processor = model, processor
         self.pipeline.layers(len(require_parts(model).text.layers))
-        self._seen: tuple[_Look, VideoClip, EncodedClip] | None = None
+        self._seen: tuple[_Look, VideoClip, Tensor] | None = None
 
     def generate(
         self,
@@ -217,7 +217,7 @@ class Qwen25VLPruneVid:
         if isinstance(questions, str) or not questions:
             raise InvalidValueError("questions must be a list of at least one question")
         check_new_tokens(max_new_tokens)
-        clip, seen = self._look(video_path, frames, fps, max_pixels)
+        clip, features = self._look(video_path, frames, fps, max_pixels)
         conversations = [Conversation(question, (clip,), system) for question in questions]
         inputs = model_inputs(self.processor, conversations, max_pixels)
         tower = require_parts(self.model).prompt.visual
@@ -227,7 +227,7 @@ class Qwen25VLPruneVid:
         with (
             logged(self.verbose),
             attach(self.model, self.pipeline) as session,
-            encoded_before(tower, seen.features.repeat(len(questions), 1)),
+            encoded_before(tower, features.repeat(len(questions), 1)),
         ):
             output = runnable.generate(**moved, max_new_tokens=max_new_tokens, **sampling.options())
         return self._outputs(output[:, moved["input_ids"].shape[1] :], session.report)
@@ -294,7 +294,7 @@ class Qwen25VLPruneVid:
 
     def _look(
         self, path: str | Path, frames: int | None, fps: float | None, max_pixels: int | None
-    ) -> tuple[VideoClip, EncodedClip]:
+    ) -> tuple[VideoClip, Tensor]:
         """The clip and its features, from the last call where it was the same."""
         place = Path(path)
         changed = place.stat().st_mtime_ns if place.exists() else 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,28 +17,18 @@ if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration
 
 
-@dataclass(frozen=True, eq=False)
-class EncodedClip:
-    """What the vision tower made of one clip.
+@torch.no_grad()
+def encode(model: Qwen2_5_VLForConditionalGeneration, inputs: Mapping[str, Tensor]) -> Tensor:
+    """What the vision tower makes of the first clip of ``inputs``: ``(N, D)``, one row for each visual token.
 
     Args:
-        features: ``(N, D)``, one row for each visual token.
-        grid: ``(T, H, W)`` of the patches, as the processor's ``video_grid_thw`` has it.
+        model: the model whose tower runs.
+        inputs: as :func:`tokenprune_qwen25vl.chat.model_inputs` makes them.
     """
-
-    features: Tensor
-    grid: tuple[int, int, int]
-
-
-@torch.no_grad()
-def encode(model: Qwen2_5_VLForConditionalGeneration, inputs: Mapping[str, Tensor]) -> EncodedClip:
-    """Run the vision tower on the first clip of ``inputs`` (as :func:`tokenprune_qwen25vl.chat.model_inputs` makes)."""
     tower = require_parts(model).prompt.visual
     grid = inputs["video_grid_thw"][:1]
     patches = inputs["pixel_values_videos"][: int(grid.prod())]
-    features = tower(patches.to(tower.device, tower.dtype), grid_thw=grid.to(tower.device)).pooler_output
-    frames, height, width = grid[0].tolist()
-    return EncodedClip(features, (frames, height, width))
+    return tower(patches.to(tower.device, tower.dtype), grid_thw=grid.to(tower.device)).pooler_output
 
 
 @contextmanager

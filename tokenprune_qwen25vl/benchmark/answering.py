@@ -3,20 +3,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from transformers.modeling_outputs import BaseModelOutputWithPooling
+from torch import Tensor
 
 from tokenprune import attach
 from tokenprune.pipeline import Pipeline
 from tokenprune_qwen25vl.benchmark.entries import Positions
 from tokenprune_qwen25vl.benchmark.positions import renumbered
 from tokenprune_qwen25vl.chat import Conversation, model_inputs
+from tokenprune_qwen25vl.features import encode, encoded_before, few_pixels
 from tokenprune_qwen25vl.parts import require_parts
 from tokenprune_qwen25vl.video import VideoClip
 
@@ -63,10 +63,8 @@ def see(
     """Prepare a clip and its questions, and run the vision tower on the clip."""
     batch = model_inputs(processor, [Conversation(question, (clip,)) for question in questions])
     inputs = {name: value.to(model.device) for name, value in batch.items()}
-    grid = inputs["video_grid_thw"][:1]
-    tower = require_parts(model).prompt.visual
-    features = tower(inputs["pixel_values_videos"][: int(grid.prod())].to(tower.dtype), grid_thw=grid).pooler_output
-    inputs["pixel_values_videos"] = inputs["pixel_values_videos"][: tower.spatial_merge_size**2].clone()
+    features = encode(model, inputs)
+    inputs["pixel_values_videos"] = few_pixels(require_parts(model).prompt.visual, inputs["pixel_values_videos"])
     return SeenClip(inputs, features)
 
 
@@ -92,7 +90,7 @@ def answer(
         session = None if pipeline is None else stack.enter_context(attach(model, pipeline))
         if positions == "renumbered":
             stack.enter_context(renumbered(parts.text))
-        stack.enter_context(_seen_before(parts.prompt.visual, clip.features.repeat(rows, 1)))
+        stack.enter_context(encoded_before(parts.prompt.visual, clip.features.repeat(rows, 1)))
         runnable: Any = model  # the library types generate by what it can be bound to
         output = runnable.generate(
             **clip.inputs,
@@ -110,28 +108,3 @@ def answer(
     if report is None:
         return Answers(texts, (1.0,) * rows, (1.0,) * rows)
     return Answers(texts, tuple(report.layer_averaged_retained), tuple(report.visual_retained))
-
-
-@contextmanager
-def _seen_before(tower: nn.Module, features: Tensor) -> Generator[None, None, None]:
-    """The vision tower gives out ``features``, whatever it is asked; it only runs on one visual token, for form.
-
-    This works alike in all versions of the library; only later ones take features that were computed before.
-    """
-
-    def show_little(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        side = int(tower.spatial_merge_size)  # type: ignore[arg-type]
-        return args, {**kwargs, "grid_thw": torch.tensor([[1, side, side]], device=features.device)}
-
-    def give_out(module: nn.Module, args: Any, output: Any) -> BaseModelOutputWithPooling:
-        return BaseModelOutputWithPooling(pooler_output=features)  # type: ignore[arg-type]
-
-    handles = (
-        tower.register_forward_pre_hook(show_little, with_kwargs=True),
-        tower.register_forward_hook(give_out),
-    )
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
