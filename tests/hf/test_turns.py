@@ -40,6 +40,7 @@ over_pipelines = pytest.mark.parametrize("pipeline", PIPELINES.values(), ids=PIP
 over_rows = pytest.mark.parametrize("rows", FIRST)
 
 
+@over_pipelines
 @pytest.mark.parametrize(
     ("rows", "by"),
     [
