@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from tokenprune.errors import NoAdapterError as NoAdapterError
     from tokenprune.errors import PipelineFileError as PipelineFileError
     from tokenprune.errors import PlanError as PlanError
+    from tokenprune.errors import ResultFileError as ResultFileError
     from tokenprune.errors import TokenPruneError as TokenPruneError
     from tokenprune.errors import TokenPruneWarning as TokenPruneWarning
     from tokenprune.errors import UnsupportedCacheError as UnsupportedCacheError
@@ -71,8 +72,8 @@ _PUBLIC = {
     "budget": "Budget",
     "errors": (
         "AlreadyAttachedError AmbiguousAdapterError BudgetError InvalidValueError MissingHookError ModelLoadError "
-        "NoAdapterError PipelineFileError PlanError TokenPruneError TokenPruneWarning UnsupportedCacheError "
-        "UnsupportedModeError VideoError"
+        "NoAdapterError PipelineFileError PlanError ResultFileError TokenPruneError TokenPruneWarning "
+        "UnsupportedCacheError UnsupportedModeError VideoError"
     ),
     "hf.cache": "PrunableLayer PruneVidDynamicCache",
     "hookspecs": "hookimpl",
