@@ -49,12 +49,12 @@ def stacked(prompts: list[Prompt]) -> Prompt:
 
 
 def state_of(model: nn.Module) -> dict[str, dict[str, Any]]:
-    """Everything a session could leave behind: each module's attributes, and what its dictionaries hold, by identity."""
+    """Everything a session could leave behind: each module's attributes and dictionary entries, by identity."""
     return {
         name: {
             key: {k: id(v) for k, v in value.items()} if isinstance(value, dict) else id(value)
             for key, value in module.__dict__.items()
-            if key != "rope_deltas"  # the library's own memory of the last prompt
+            if key not in ("rope_deltas", "prepare_inputs_for_generation")  # memories of the library's and of PEFT's
         }
         for name, module in model.named_modules()
     }
@@ -95,7 +95,11 @@ def contents(cache: Any) -> list[tuple[Any, ...]]:
     return [
         tuple(
             value.clone() if isinstance(value, Tensor) else value
-            for value in (layer.keys, layer.values, *(getattr(layer, n, None) for n in ("removed", "columns", "valid", "tail")))
+            for value in (
+                layer.keys,
+                layer.values,
+                *(getattr(layer, n, None) for n in ("removed", "columns", "valid", "tail")),
+            )
         )
         for layer in cache.layers
     ]

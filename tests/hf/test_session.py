@@ -14,7 +14,7 @@ import torch
 pytest.importorskip("transformers")
 
 from hf.prompts import Clip, image, prompt, shared_model
-from hf.running import alone, answers, contents, counted, kept, same_contents, sequences, stacked, state_of
+from hf.running import alone, answers, contents, counted, kept, sequences, stacked, state_of
 from qwen25vl.tiny import LAYERS, tiny_model
 
 import tokenprune as tp
