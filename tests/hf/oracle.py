@@ -131,9 +131,7 @@ def rotated(x: Tensor, positions: Tensor, config: Any) -> Tensor:
     speed = torch.tensor([config.rope_parameters["rope_theta"] ** (-i / half) for i in range(half)]).double()
     angle = torch.stack([positions[axis[i]].double() * speed[i] for i in range(half)], dim=1)
     first, second = x[:, :half], x[:, half:]
-    return torch.cat(
-        [first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()], dim=1
-    )
+    return torch.cat([first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()], dim=1)
 
 
 @torch.no_grad()

@@ -23,7 +23,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 @dataclass(eq=False)
 class ProjectionReader:
-    """Captures what ``query`` and ``key`` put out while ``attention`` runs (:class:`tokenprune.adapter.AttentionReader`).
+    """What ``query`` and ``key`` put out while ``attention`` runs (a :class:`tokenprune.adapter.AttentionReader`).
 
     Forward hooks see the right values with LoRA, quantised or offloaded weights, and without any cache; the weights
     themselves are never read.
@@ -55,9 +55,7 @@ class ProjectionReader:
             self.key.register_forward_hook(self._see_keys),
         ]
 
-    def view(
-        self, row: int, earlier_keys: Tensor | None, valid_keys: Tensor, visual_places: Tensor
-    ) -> AttentionView:
+    def view(self, row: int, earlier_keys: Tensor | None, valid_keys: Tensor, visual_places: Tensor) -> AttentionView:
         if self._keys is None or self._rotary is None:
             raise UnsupportedModeError("the attention layer ran without its query and key projections being called")
         queries, keys = self._queries[row], self._keys[row]

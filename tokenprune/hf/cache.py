@@ -61,9 +61,7 @@ class PrunableLayer(DynamicLayer):
         self._require_session()
         return self.stored + query_length, self.removed
 
-    def update(
-        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         self._require_session()
         if self.tail is not None:
             self.tail += key_states.shape[-2]

@@ -50,7 +50,7 @@ class PrefillCarrier:
     pipeline: Pipeline
     adapter: BoundAdapter
     layers: list[int]
-    reports: list[Report] = field(default_factory=lambda: [])
+    reports: list[Report] = field(default_factory=list[Report])
     call: Call = field(default_factory=Call)
     _turns: weakref.WeakKeyDictionary[object, Report] = field(default_factory=weakref.WeakKeyDictionary)
     _lock: threading.Lock = field(default_factory=threading.Lock)

@@ -55,7 +55,7 @@ class Prefill:
     text_rows: list[Tensor]
     earlier: Layout | None
     first_column: int
-    stages: list[Stage] = field(default_factory=lambda: [])
+    stages: list[Stage] = field(default_factory=list[Stage])
 
     def __post_init__(self) -> None:
         self.new_length = self.layout.columns.shape[1]
@@ -162,12 +162,12 @@ class Prefill:
                 stays[row, span.standing] = False
                 stays[row, span.places] = True
         left = [
-            real - visual + left
-            for real, visual, left in zip(self.first_real, self.first_visual, self.visual_counts())
+            real - visual + left for real, visual, left in zip(self.first_real, self.first_visual, self.visual_counts())
         ]
         ragged = self.layout.keep(stays, left)
         moved = torch.zeros_like(self.layout.columns)
-        moved.scatter_(1, ragged.index, torch.arange(ragged.index.shape[1], device=moved.device).expand_as(ragged.index))
+        places = torch.arange(ragged.index.shape[1], device=moved.device)
+        moved.scatter_(1, ragged.index, places.expand_as(ragged.index))
         for row, spans in enumerate(self.rows):
             self.text_rows[row] = moved[row, self.text_rows[row]]
             for span in spans:

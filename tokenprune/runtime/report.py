@@ -153,8 +153,8 @@ class Report:
 class LayerLog:
     """Tokens and visual tokens that each decoder layer computed; filled while the prefill runs."""
 
-    tokens: list[list[int]] = field(default_factory=lambda: [])
-    visual: list[list[int]] = field(default_factory=lambda: [])
+    tokens: list[list[int]] = field(default_factory=list[list[int]])
+    visual: list[list[int]] = field(default_factory=list[list[int]])
 
     def note(self, prefill: Prefill, layers: int) -> None:
         """``layers`` further layers run on the running sequence as it is now."""
@@ -164,7 +164,12 @@ class LayerLog:
 
 
 def make_report(
-    prefill: Prefill, log: LayerLog, *, expanded: int, passed: int | None, cache: CacheBytes | None,
+    prefill: Prefill,
+    log: LayerLog,
+    *,
+    expanded: int,
+    passed: int | None,
+    cache: CacheBytes | None,
     earlier: Report | None,
 ) -> Report:
     """Freeze what a finished prefill knows.

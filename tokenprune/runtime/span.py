@@ -32,7 +32,7 @@ class RunningSpan:
     places: Tensor
     blocks: Tensor
     standing: Tensor
-    steps: list[StepTrace] = field(default_factory=lambda: [])
+    steps: list[StepTrace] = field(default_factory=list[StepTrace])
 
     @classmethod
     def start(cls, span: VisualSpan, device: torch.device) -> RunningSpan:
