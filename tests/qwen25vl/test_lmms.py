@@ -71,7 +71,7 @@ def evaluate(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         from lmms_eval.evaluator import simple_evaluate
         from lmms_eval.tasks import TaskManager
 
-        fixed = {"pretrained": checkpoint, "device_map": "cpu", "device": "cpu", "max_num_frames": 8}
+        fixed = {"pretrained": checkpoint, "device_map": "cpu", "max_num_frames": 8}
         arguments = {**fixed, "min_pixels": 28 * 28, "max_pixels": 6 * 28 * 28, **options}
         return simple_evaluate(
             model=model,
@@ -118,8 +118,7 @@ def test_lmms_eval_finds_the_model() -> None:
     from tokenprune_qwen25vl.lmms_manifest import MANIFEST
 
     registry = ModelRegistryV2()
-    failures = registry.load_entrypoint_manifests()
-    assert not [failure for failure in failures if "tokenprune" in failure.source]
+    registry.load_entrypoint_manifests()
     assert registry.get_manifest(NAME) == MANIFEST
     found = registry.get_model_class(NAME)
     assert issubclass(found, base)
