@@ -133,7 +133,7 @@ class QwenModel:
     def encoded(self, prepared: PreparedQuestion) -> Prepared:
         """Run the vision tower, once for all answers."""
         ours = _ours(prepared)
-        features = encode(self.module, ours.inputs).features
+        features = encode(self.module, ours.inputs)
         pixels = few_pixels(_vision(self.module), ours.inputs["pixel_values_videos"])
         return replace(ours, inputs={**ours.inputs, "pixel_values_videos": pixels}, features=features)
 

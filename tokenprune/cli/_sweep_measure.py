@@ -60,7 +60,8 @@ class OneQuestion:
             plain = self.model.answer(encoded, None, self.max_new_tokens)
             results.data["plain"] = {**_numbers(plain), "frames": encoded.frames, "sampled_fps": encoded.sampled_fps}
             results.save()
-        return partial(self._measure, encoded, results.data["plain"]["token_ids"])
+        tokens: list[int] = results.data["plain"]["token_ids"]
+        return partial(self._measure, encoded, tokens)
 
     def _measure(self, encoded: PreparedQuestion, plain: list[int], point: Point) -> Numbers:
         pruned = self.model.answer(encoded, pipeline_of(point), self.max_new_tokens)
