@@ -40,7 +40,8 @@ def forwards(model: Any, talk: Prompt, cache: Any, new: int = 3, masked: bool = 
         past = cache.get_seq_length()
         inputs = talk.inputs(since=past)
         if masked:
-            inputs["position_ids"] = talk.positions(model)[:, :, past:]
+            text = (talk.mask.cumsum(1) - 1).clamp(min=0).unsqueeze(0)  # as generate does: packing is read from these
+            inputs["position_ids"] = torch.cat([text, talk.positions(model)])[:, :, past:]
         else:
             del inputs["attention_mask"]
         steps.append(model(**inputs, past_key_values=cache, use_cache=True).logits[:, -1])

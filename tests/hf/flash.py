@@ -73,6 +73,8 @@ def imitate_flash(monkeypatch: pytest.MonkeyPatch) -> tuple[Callable[[], Any], C
     for name, module in flash_modules(calls).items():
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setattr(library, "is_flash_attn_2_available", lambda: True)
+    for later in ("is_flash_attn_3_available", "is_flash_attn_4_available"):
+        monkeypatch.setattr(library, later, lambda: False)  # they would look for the package's files
     for name in vars(library).copy():
         if name.endswith("_fn"):
             monkeypatch.setattr(library, name, None)  # what was loaded before is put back when the test is over
