@@ -110,14 +110,13 @@ class CellMap:
         return next((n for n, (start, stop) in enumerate(self.segments) if start <= frame < stop), -1)
 
     def heat(self) -> Floats | None:
-        """``(N,)`` scores in [0, 1] for drawing: the root of their share of the 98th percentile, NaN as it was."""
+        """``(N,)`` scores in [0, 1] for drawing: their share of the 98th percentile, at most 1; NaN stays NaN."""
         if self.scores is None:
             return None
         known = self.scores[np.isfinite(self.scores)]
         low, high = min(0.0, float(known.min())), float(np.percentile(known, 98))
         high = high if high > low else float(known.max())
-        scaled = (self.scores.clip(low, high) - low) / (high - low)
-        heat: Floats = np.sqrt(scaled)
+        heat: Floats = (self.scores.clip(low, high) - low) / (high - low)
         return heat
 
 

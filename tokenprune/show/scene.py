@@ -65,7 +65,7 @@ class Scene:
 
     def cuts(self) -> list[str]:
         """What each operator did, a line each."""
-        return [f"{step.operator} {where(step.layer)}: {step.before} → {step.after}" for step in self.cells.steps]
+        return [f"{step.operator} {where(step.layer)}: {step.before} -> {step.after}" for step in self.cells.steps]
 
 
 def where(layer: int | None) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tokenprune.files import write_bytes
-from tokenprune.show.cells import DROPPED, KEPT
+from tokenprune.show.cells import DROPPED, FATES, KEPT
 from tokenprune.show.colours import ATTENTION, DARK, DOT, LINE, PAPER, SEGMENTS, STATIC, TEXT, TEXT_DIM, heat_colour
 from tokenprune.show.scene import Scene
 
@@ -64,19 +64,17 @@ def shown_places(frames: int) -> list[int]:
 def _heading(scene: Scene, shown: int) -> list[str]:
     total = scene.cells.grid[0]
     some = "" if shown == total else f"   ({shown} of {total} places in time are shown)"
-    return [f"Q: {scene.question}", f"A: {scene.answer}", "   ".join(scene.cuts() or ["nothing was removed"]) + some]
+    return [f"Q: {scene.question}", f"A: {scene.answer}", ",  ".join(scene.cuts() or ["nothing was removed"]) + some]
 
 
 def _caption(scene: Scene, place: int) -> str:
-    cells = scene.cells.grid[1] * scene.cells.grid[2]
-    kept = int((scene.cells.fate[place * cells : (place + 1) * cells] == KEPT).sum())
-    segment = scene.cells.segment_of(place)
-    part = "" if segment < 0 else f"   segment {segment + 1}"
-    return f"{scene.seconds(place):.1f} s   {kept} of {cells} kept{part}"
+    fates = scene.cells.fate.reshape(scene.cells.grid[0], -1)[place]
+    counts = ", ".join(f"{int((fates == number).sum())} {name}" for number, name in enumerate(FATES))
+    return f"{scene.seconds(place):.1f} s   {counts}"
 
 
 def _legend(draw: Any, scene: Scene, y: int) -> None:
-    entries = [("dot", DOT, "stands for itself or others"), ("box", STATIC[:3], "static: merged over time")]
+    entries = [("dot", DOT, "kept: a token stands here"), ("box", STATIC[:3], "static: merged over time")]
     entries += [("frame", LINE[:3], "one outline: one token"), ("box", DARK[:3], "dropped")]
     if scene.cells.scores is not None:
         entries.append(("box", ATTENTION, "the question's attention (lower picture)"))
