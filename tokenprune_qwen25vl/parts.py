@@ -33,7 +33,7 @@ def find_parts(model: nn.Module) -> Parts | str:
     text = only_module(model, Qwen2_5_VLTextModel)
     if head is None or prompt is None or text is None:
         return f"{type(model).__name__} does not hold exactly one Qwen2_5_VLForConditionalGeneration"
-    if "sliding_attention" in text.config.layer_types:
+    if "sliding_attention" in (text.config.layer_types or ()):
         return "the decoder has sliding-window layers, whose cache cannot be cut"
     return Parts(head, prompt, text)
 

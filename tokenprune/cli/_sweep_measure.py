@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from tokenprune.cli._sweep_grid import Point, pipeline_of
 
@@ -60,7 +60,7 @@ class OneQuestion:
             plain = self.model.answer(encoded, None, self.max_new_tokens)
             results.data["plain"] = {**_numbers(plain), "frames": encoded.frames, "sampled_fps": encoded.sampled_fps}
             results.save()
-        tokens: list[int] = results.data["plain"]["token_ids"]
+        tokens = cast(list[int], results.data["plain"]["token_ids"])
         return partial(self._measure, encoded, tokens)
 
     def _measure(self, encoded: PreparedQuestion, plain: list[int], point: Point) -> Numbers:

@@ -58,7 +58,7 @@ class PrefillCarrier:
     _entered: int = 0
 
     @contextmanager
-    def generating(self, call: Call) -> Iterator[None]:
+    def generating(self, call: Call) -> Generator[None, None, None]:
         """For the time of one ``generate``: its call is known, and no other thread may run this model."""
         depth = self.enter()
         if not depth:

@@ -113,7 +113,7 @@ class Report:
             found.append(earlier + [columns for _, columns in sorted(merged, key=lambda pair: pair[0])])
         return found
 
-    @cached_property
+    @property
     def spans(self) -> list[list[SpanTrace]]:
         """Per row its videos and images of this prefill, in order, and what each operator did to them."""
         offset = self._first_new - self._first_passed
