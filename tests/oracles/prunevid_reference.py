@@ -116,9 +116,8 @@ def refine_labels(labels: list[int]) -> list[int]:
         right = 0
         while stop + right < len(result) and result[stop + right] == result[stop]:
             right += 1
-        if left == 0 and right == 0:
-            label = 0
-        else:
+        label = 0
+        if left or right:
             label = result[start - 1] if left >= right else result[stop]
         result[start:stop] = [label] * (stop - start)
     return result
