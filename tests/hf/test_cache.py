@@ -20,6 +20,7 @@ from transformers.cache_utils import DynamicSlidingWindowLayer, QuantizedLayer, 
 
 import tokenprune as tp
 from tokenprune.hf import PrunableLayer, make_prunable
+from tokenprune.runtime.layout import Layout
 
 CUT = tp.Pipeline([tp.AttnPrune(layer=1, keep_ratio=0.4)])
 RAGGED = prompt([[5, Clip(3, 2, 3), 6], [9, Clip(2, 2, 2), 3, Clip(2, 2, 3), 7]])
@@ -152,6 +153,8 @@ def test_crop_takes_a_negative_count_or_the_length_to_keep(count: int) -> None:
     cache.crop(-3)
     assert stored(cache) == [[0], []]
     assert cache.get_seq_length() == 4
+    with pytest.raises(tp.UnsupportedCacheError, match="only the last 0"):
+        cache.crop(-1)
 
 
 @pytest.mark.parametrize("count", [-5, 3])
@@ -165,6 +168,15 @@ def test_crop_into_the_removed_part_changes_nothing(count: int) -> None:
     cache.crop(0)
     cache.crop(100)
     assert same_contents(contents(cache), before)
+
+
+def test_a_tail_without_gaps_is_the_shortest_over_the_rows() -> None:
+    columns, everything = torch.tensor([[0, 1, 4, 5], [2, 3, 4, 5]]), torch.ones(2, 4, dtype=torch.bool)
+    assert Layout(columns, everything, [4, 4]).tail_without_gaps(6) == 2
+    assert Layout(columns[1:], everything[1:], [4]).tail_without_gaps(6) == 4
+    padded = torch.tensor([[False, False, False, True]])
+    assert Layout(columns[1:], padded, [1]).tail_without_gaps(6) == 1
+    assert Layout(columns[1:], everything[1:], [4]).tail_without_gaps(7) == 0
 
 
 def test_crop_without_a_cut_is_the_librarys() -> None:

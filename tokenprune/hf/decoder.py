@@ -110,7 +110,7 @@ class _Hooks:
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         embeds = kwargs.get("inputs_embeds")
-        if embeds is None or self.carrier.is_elsewhere or (is_compiling() and not self.acts):
+        if embeds is None or self.carrier.is_unobserved or (is_compiling() and not self.acts):
             return None
         cache = kwargs.get("past_key_values")
         past = 0 if cache is None else cache.get_seq_length()

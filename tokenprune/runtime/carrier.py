@@ -82,9 +82,7 @@ class PrefillCarrier:
             UnsupportedModeError: another thread is inside, and the pipeline acts.
         """
         with self._lock:
-            if self._is_elsewhere():
-                if len(self.pipeline):
-                    raise UnsupportedModeError("two threads run in one session; give each thread its own model")
+            if self._is_unobserved():
                 return 0
             self._owner = threading.get_ident()
             self._entered += 1
@@ -100,6 +98,21 @@ class PrefillCarrier:
         """Whether another thread is inside the session."""
         with self._lock:
             return self._is_elsewhere()
+
+    @property
+    def is_unobserved(self) -> bool:
+        """Whether this thread must go unobserved, because another is inside and the empty pipeline only watches.
+
+        Raises:
+            UnsupportedModeError: another thread is inside, and the pipeline acts.
+        """
+        with self._lock:
+            return self._is_unobserved()
+
+    def _is_unobserved(self) -> bool:
+        if self._is_elsewhere() and len(self.pipeline):
+            raise UnsupportedModeError("two threads run in one session; give each thread its own model")
+        return self._is_elsewhere()
 
     def _is_elsewhere(self) -> bool:
         return self._entered > 0 and self._owner != threading.get_ident()
