@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from tokenprune_qwen25vl.chat import Conversation as Conversation
     from tokenprune_qwen25vl.chat import model_inputs as model_inputs
     from tokenprune_qwen25vl.checkpoint import shipped_checkpoint as shipped_checkpoint
-    from tokenprune_qwen25vl.outputs import Comparison as Comparison
-    from tokenprune_qwen25vl.outputs import PruneVidOutput as PruneVidOutput
     from tokenprune_qwen25vl.facade import Qwen25VLPruneVid as Qwen25VLPruneVid
     from tokenprune_qwen25vl.loading import load as load
+    from tokenprune_qwen25vl.outputs import Comparison as Comparison
+    from tokenprune_qwen25vl.outputs import PruneVidOutput as PruneVidOutput
     from tokenprune_qwen25vl.runner import answer as answer
     from tokenprune_qwen25vl.sampling import Sampling as Sampling
     from tokenprune_qwen25vl.video import VideoClip as VideoClip
