@@ -90,9 +90,9 @@ class Prefill:
             The gathering and the shorter embeddings ``(B, K, D)``; None where every plan is the identity.
         """
         videos = [(row, s) for row, spans in enumerate(self.rows) for s in spans if s.span.modality == "video"]
-        tokens = [VisualTokens(embeds[row, s.places.to(embeds.device)], s.span.grid) for row, s in videos]
-        if not videos:
+        if not videos or not self.pipeline.mergers:
             return None
+        tokens = [VisualTokens(embeds[row, s.places.to(embeds.device)], s.span.grid) for row, s in videos]
         for operator in self.pipeline.mergers:
             begin, before, name = Moment.now(embeds.device), self.visual_counts(), type(operator).__name__
             for place, (_, span) in enumerate(videos):
