@@ -17,6 +17,7 @@ from tokenprune.adapter import Accepted, AttentionReader, Declined, DecoderPort,
 from tokenprune.benchmark import Benchmark
 from tokenprune.protocols import PrunableCache
 from tokenprune.runner import VideoRunner
+from tokenprune.speed.request import SpeedBench
 
 PROJECT = "tokenprune"
 hookspec = pluggy.HookspecMarker(PROJECT)
@@ -96,5 +97,14 @@ def tokenprune_benchmarks() -> Mapping[str, Benchmark]:
     """Benchmarks that ``tokenprune eval`` can run, by name; optional.
 
     Called only by that command; importing what is heavy can wait until a benchmark is run.
+    """
+    raise NotImplementedError
+
+
+@hookspec(firstresult=True)
+def tokenprune_speed() -> SpeedBench:
+    """How ``tokenprune bench`` measures this adapter's models; optional.
+
+    Called only by that command; importing what is heavy can wait until something is measured.
     """
     raise NotImplementedError
