@@ -17,15 +17,14 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from tokenprune import batching
+from tokenprune.batching import BYTES_A_PAIR
 from tokenprune.errors import InvalidValueError
 
 DistanceScale = Literal["raw", "relative"]
 DISTANCE_SCALES: tuple[str, ...] = get_args(DistanceScale)
 
-DISTANCE_BYTES = 256 * 2**20  # most that distances, and what is computed from them, take up at any moment
-POINT_BYTES = 64 * 2**20  # most that fp32 copies of points take up, if one group is not already more
 RESOLUTION = 4e-6  # of |a|^2 + |b|^2: in fp32 a squared distance up to this is rounding, and counts as none
-_BYTES_A_PAIR = 24  # a distance in fp64, its masked copy, and indices
 _SMALLEST_UNIT = 1e-300  # keeps a division defined when a squared unit underflows
 
 
@@ -47,68 +46,88 @@ def portion(count: int, ratio: float) -> int:
     return max(1, math.floor(Fraction(str(ratio)) * count))
 
 
-def groups_at_once(points: int, dim: int) -> int:
-    """How many groups of ``points`` points of ``dim`` components may be clustered in one call; at least 1."""
-    by_distance = DISTANCE_BYTES // (points * points * _BYTES_A_PAIR)
-    by_copy = POINT_BYTES // (points * max(dim, 1) * 4)
-    return max(1, min(by_distance, by_copy))
-
-
 def dpc_knn(
-    points: Tensor, counts: Tensor, unit: Tensor, *, neighbours: int, distance_scale: DistanceScale = "relative"
+    points: Tensor,
+    counts: Tensor,
+    unit: Tensor,
+    *,
+    neighbours: int,
+    distance_scale: DistanceScale = "relative",
+    sizes: Tensor | None = None,
 ) -> Clusters:
     """Cluster each group of points into its count of clusters.
 
     With ``d`` the distance of two points, the density of a point is ``exp(-mean d^2)`` over its ``neighbours``
     nearest points, itself included; its score is the density times the distance to the nearest denser point (for the
     densest: the largest distance of the group). The points of highest score are the centres. Only the order of scores
-    matters, so their logarithms are compared, which do not underflow.
+    matters, so their logarithms are compared, which do not underflow. The host is not waited for.
 
     Args:
-        points: ``(G, n, D)`` fp32 or fp64; not more groups than :func:`groups_at_once` allows.
-        counts: ``(G,)`` int64, the number of clusters of each group, in 1..n.
+        points: ``(G, n, D)`` fp32 or fp64; of not more groups than :func:`tokenprune.batching.batches` puts together.
+        counts: ``(G,)`` int64, the number of clusters of each group, in 1..its size.
         unit: ``(G,)`` fp64, the squared distance that counts as 1 for ``distance_scale="raw"``.
-        neighbours: at least 1; more than n count as n.
+        neighbours: at least 1; more than the group's size count as its size.
         distance_scale: ``"raw"`` measures in ``unit``; ``"relative"`` in the root mean square of the distances in the
             group, which makes the clusters independent of the features' scale.
+        sizes: ``(G,)`` int64, how many of a group's points are its own, in 1..n; the others, at the end, are padding
+            (finite, otherwise of no consequence). None: all are.
 
     Returns:
         The clusters; ties in density and score go to the lower index, a point between centres to the lower one.
+        Entries of padding mean nothing.
     """
     require_distance_scale(distance_scale)
-    groups, n, _ = points.shape
-    table = _DistanceTable(points)
-    nearest: list[Tensor] = []
-    total = torch.zeros(groups, dtype=torch.float64, device=points.device)
-    farthest = torch.zeros(groups, dtype=points.dtype, device=points.device)
-    for _, squared in table.rows():
-        # Sums come before divisions and in fp64, so that equal densities are equal in every bit.
-        closest = squared.topk(min(neighbours, n), dim=2, largest=False, sorted=True).values
-        nearest.append(closest.sum(dim=2, dtype=torch.float64))
-        total += squared.sum(dim=2, dtype=torch.float64).sum(dim=1)
-        farthest = torch.maximum(farthest, squared.amax(dim=(1, 2)))
-    if distance_scale == "relative":
-        unit = torch.where(total > 0, total / max(1, n * (n - 1)), unit)
-    unit = unit.clamp(min=_SMALLEST_UNIT)[:, None]
-    density = -torch.cat(nearest, dim=1) / (min(neighbours, n) * unit)
-
+    n = points.shape[1]
+    table = _DistanceTable(points, None if sizes is None else torch.arange(n, device=points.device) >= sizes[:, None])
+    own = n if sizes is None else sizes.double()
+    density, unit, farthest = _densities(table, own, unit, neighbours, distance_scale)
     by_density = _ranks(density)
-    reaches: list[Tensor] = []
-    for rows, squared in table.rows():
-        denser = by_density[:, None, :] < by_density[:, rows, None]
-        reaches.append(squared.masked_fill(~denser, math.inf).amin(dim=2))
-    reach = torch.cat(reaches, dim=1)
+    reach = _joined(
+        [
+            squared.masked_fill(by_density[:, None, :] >= by_density[:, rows, None], math.inf).amin(dim=2)
+            for rows, squared in table.rows()
+        ]
+    )
     reach = torch.where(by_density == 0, farthest[:, None], reach).double()
-    ranks = _ranks(density + (reach / unit).sqrt().log())  # log(0) = -inf: a copy of a denser point comes last
+    score = density + (reach / unit).sqrt().log()  # log(0) = -inf: a copy of a denser point comes last
+    ranks = _ranks(score)
 
-    is_centre = ranks < counts[:, None]
+    is_no_centre = ranks >= counts[:, None]
     index = torch.arange(n, dtype=torch.int32, device=points.device)
     owners: list[Tensor] = []
     for _, squared in table.rows():
-        to_centre = squared.masked_fill(~is_centre[:, None, :], math.inf)
+        to_centre = squared.masked_fill(is_no_centre[:, None, :], math.inf)
         closest = to_centre == to_centre.amin(dim=2, keepdim=True)
-        owners.append(torch.where(closest, index, n).amin(dim=2))
-    return Clusters(torch.where(is_centre, index, torch.cat(owners, dim=1)).long(), ranks)
+        owners.append(torch.where(closest, index, n - 1).amin(dim=2))  # an index even where NaN is closest to nothing
+    return Clusters(torch.where(is_no_centre, _joined(owners), index).long(), ranks)
+
+
+def _densities(
+    table: _DistanceTable, own: Tensor | int, unit: Tensor, neighbours: int, distance_scale: DistanceScale
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logarithms of the densities ``(G, n)``, the squared unit of distance ``(G, 1)``, the farthest pair ``(G,)``."""
+    k = min(neighbours, table.length)
+    nearest: list[Tensor] = []
+    sums: list[Tensor] = []
+    largest: list[Tensor] = []
+    for rows, squared in table.rows():
+        # Sums come before divisions and in fp64, so that equal densities are equal in every bit.
+        closest = squared.topk(k, dim=2, largest=False, sorted=True).values
+        nearest.append(table.finite(closest).sum(dim=2, dtype=torch.float64))
+        inside = table.inside(rows, squared)
+        sums.append(inside.sum(dim=2, dtype=torch.float64))
+        largest.append(inside.amax(dim=2))
+    total, farthest = _joined(sums).sum(dim=1), _joined(largest).amax(dim=1)
+    if distance_scale == "relative":
+        pairs = own * (own - 1)
+        pairs = pairs.clamp(min=1) if isinstance(pairs, Tensor) else max(1, pairs)
+        unit = torch.where(total > 0, total / pairs, unit)
+    unit = unit.clamp(min=_SMALLEST_UNIT)[:, None]
+    counted = own.clamp(max=k)[:, None] if isinstance(own, Tensor) else k
+    density = -_joined(nearest) / (counted * unit)
+    if table.padding is not None:  # padding is never denser than a point, and so never a centre
+        density = density.masked_fill(table.padding, -math.inf)
+    return density, unit, farthest
 
 
 def _ranks(values: Tensor) -> Tensor:
@@ -118,42 +137,54 @@ def _ranks(values: Tensor) -> Tensor:
     return torch.empty_like(order).scatter_(1, order, places)
 
 
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+
 class _DistanceTable:
     """Squared distances of ``points`` (G, n, D) to each other, in blocks of rows that fit ``DISTANCE_BYTES``.
 
-    A table that fits is computed once; a larger one again at each pass.
+    A table that fits is computed once; a larger one again at each pass. Distances to padding, marked in ``padding``
+    (G, n), are infinite.
     """
 
-    def __init__(self, points: Tensor) -> None:
-        groups, n, _ = points.shape
-        self._points = points
+    def __init__(self, points: Tensor, padding: Tensor | None) -> None:
+        groups, self.length, _ = points.shape
+        self.padding = padding
+        in_fp64 = points.dtype == torch.float32 and _fp32_products_are_rounded(points.device)
+        self._dtype = points.dtype
+        self._points = points.double() if in_fp64 else points
         self._norms = points.square().sum(dim=2)
-        self._step = max(1, min(n, DISTANCE_BYTES // (groups * n * _BYTES_A_PAIR)))
+        self._step = max(1, min(self.length, batching.DISTANCE_BYTES // (groups * self.length * BYTES_A_PAIR)))
         self._whole: Tensor | None = None
 
     def rows(self) -> Iterator[tuple[slice, Tensor]]:
         """The rows of the table: which, and their squared distances ``(G, rows, n)``; not to be written to."""
-        n = self._points.shape[1]
-        if self._step == n:
+        if self._step == self.length:
             if self._whole is None:
-                self._whole = self._squared(slice(0, n))
-            yield slice(0, n), self._whole
+                self._whole = self._squared(slice(0, self.length))
+            yield slice(0, self.length), self._whole
             return
-        for start in range(0, n, self._step):
-            rows = slice(start, min(n, start + self._step))
+        for start in range(0, self.length, self._step):
+            rows = slice(start, min(self.length, start + self._step))
             yield rows, self._squared(rows)
+
+    def finite(self, squared: Tensor) -> Tensor:
+        """The distances with 0 for those to padding."""
+        return squared if self.padding is None else squared.masked_fill(squared == math.inf, 0)
+
+    def inside(self, rows: slice, squared: Tensor) -> Tensor:
+        """The distances ``(G, rows, n)`` with 0 for those from and to padding."""
+        if self.padding is None:
+            return squared
+        return squared.masked_fill(self.padding[:, rows, None] | self.padding[:, None, :], 0)
 
     def _squared(self, rows: slice) -> Tensor:
         both = self._norms[:, rows, None] + self._norms[:, None, :]
-        squared = _products(self._points[:, rows], self._points).mul_(-2).add_(both)
-        return squared.masked_fill_(squared <= both.mul_(RESOLUTION), 0)
-
-
-def _products(a: Tensor, b: Tensor) -> Tensor:
-    """Inner products ``(G, m, D), (G, n, D) -> (G, m, n)``, never at less than fp32 precision."""
-    if a.dtype == torch.float32 and _fp32_products_are_rounded(a.device):
-        return torch.bmm(a.double(), b.double().transpose(1, 2)).float()
-    return torch.bmm(a, b.transpose(1, 2))
+        products = torch.bmm(self._points[:, rows], self._points.transpose(1, 2)).to(self._dtype)
+        squared = products.mul_(-2).add_(both)
+        squared.masked_fill_(squared <= both.mul_(RESOLUTION), 0)
+        return squared if self.padding is None else squared.masked_fill_(self.padding[:, None, :], math.inf)
 
 
 def _fp32_products_are_rounded(device: torch.device) -> bool:

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from tokenprune.cluster import POINT_BYTES
+from tokenprune.batching import pieces, upload
 from tokenprune.segments import Segment
 
 _EXPONENTS = {torch.float32: (-120, 126), torch.float64: (-1000, 1020)}  # 2**-e is a normal number for these e
@@ -19,66 +18,100 @@ class GridFeatures:
     """Features of T frames of L positions, read in fp32 and scaled by a power of two.
 
     The scale brings the largest component near 1, so that no square overflows; it changes no mantissa, so equal
-    stays equal. Next to the largest component, components below some 1e-19 count as zero.
+    stays equal. Next to the largest component, components below some 1e-19 count as zero. Nothing here waits for the
+    device.
 
     Args:
-        features: ``(T*L, D)`` finite floating-point features in raster order.
+        features: ``(T*L, D)`` floating-point features in raster order.
         frames: T.
+
+    Attributes:
+        is_finite: ``()`` bool, whether all features are; where not, nothing else means anything.
     """
 
     def __init__(self, features: Tensor, frames: int) -> None:
+        self._flat = features
         self._features = features.reshape(frames, -1, features.shape[1])
         self.frames, self.length, self.dim = self._features.shape
         self.device = features.device
-        self._wide = torch.float64 if features.dtype == torch.float64 else torch.float32
-        low, high = torch.aminmax(features)
-        _, exponent = torch.frexp(torch.maximum(-low, high).to(self._wide))
-        self._factor = torch.ldexp(
-            torch.ones((), dtype=self._wide, device=self.device), -exponent.clamp(*_EXPONENTS[self._wide])
-        )
+        wide = torch.float64 if features.dtype == torch.float64 else torch.float32
+        low, high = torch.aminmax(features)  # NaN if any feature is
+        largest = torch.maximum(-low, high)
+        self.is_finite = torch.isfinite(largest)
+        _, exponent = torch.frexp(largest.to(wide))
+        # One dimension, for a number without any would not lift bf16 features to fp32 when they are multiplied.
+        self._factor = torch.ldexp(torch.ones(1, dtype=wide, device=self.device), -exponent.clamp(*_EXPONENTS[wide]))
 
     def units(self, merged: Tensor) -> Tensor:
         """Squared distance of two sums of ``merged`` tokens whose means lie ``sqrt(D)`` apart: ``(...)`` fp64."""
-        return (merged.to(self.device).double() * self._factor.double()).square() * self.dim
+        return (merged.double() * self._factor.double()).square() * self.dim
 
-    def tokens(self, frames: list[int], positions: Tensor) -> Tensor:
-        """Tokens at ``positions`` ``(G, n)`` of G ``frames``: ``(G, n, D)``."""
-        return self._read(self._features[torch.tensor(frames, device=self.device)[:, None], positions])
-
-    def time_sums(self, segment: Segment, positions: Tensor) -> Tensor:
-        """Sum of the tokens at ``positions`` ``(n,)`` over a segment's frames: ``(n, D)``."""
-        frames = self._features[slice(*segment)]
-        pieces = self._pieces(len(positions), len(frames))
-        return torch.cat([self._read(frames[:, positions[piece]]).sum(dim=0) for piece in pieces])
+    def tokens(self, rows: Tensor) -> Tensor:
+        """Tokens at raster places ``rows`` ``(G, n)``: ``(G, n, D)``."""
+        return self._read(self._flat.index_select(0, rows.flatten())).view(*rows.shape, self.dim)
 
     def frame_sums(self) -> Tensor:
         """Sum of each frame's tokens: ``(T, D)``."""
-        pieces = self._pieces(self.frames, self.length)
-        return torch.cat([self._read(self._features[piece]).sum(dim=1) for piece in pieces])
+        parts = [
+            self._read(self._features[piece]).sum(dim=1)
+            for piece in pieces(self.frames, self.length * self.dim, self.device)
+        ]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def similarity(self, segment: Segment) -> Tensor:
-        """Mean cosine over all pairs of a segment's frames, per position: ``(L,)`` fp32 (PruneVid, equation 3).
+    def time_sums(self, segments: Sequence[Segment], positions: Tensor) -> Tensor:
+        """Sums over each segment's frames of the tokens at its ``positions`` ``(G, n)``, on the CPU: ``(G, n, D)``."""
+        widths = [stop - start for start, stop in segments]
+        count = positions.shape[1]
+        if len(list(pieces(sum(widths) * count, self.dim, self.device))) > 1:
+            return torch.stack([self._time_sum(segment, places) for segment, places in zip(segments, positions)])
+        rows = [_rows(segment, places, self.length) for segment, places in zip(segments, positions)]
+        tokens = self.tokens(upload(torch.cat(rows), self.device))
+        return torch.stack([frames.sum(dim=0) for frames in tokens.split(widths)])
+
+    def _time_sum(self, segment: Segment, places: Tensor) -> Tensor:
+        """The same of one segment, some positions at a time: ``(n, D)``."""
+        each = (segment[1] - segment[0]) * self.dim
+        parts = [
+            self.tokens(upload(_rows(segment, places[piece], self.length), self.device)).sum(dim=0)
+            for piece in pieces(len(places), each, self.device)
+        ]
+        return torch.cat(parts)
+
+    def similarity(self, segments: Sequence[Segment]) -> Tensor:
+        """Mean cosine over all pairs of a segment's frames, per position (PruneVid, equation 3).
 
         A zero token has cosine 0 to every other. Of a single frame there are no pairs: -inf, below any threshold.
+
+        Args:
+            segments: frames ``[start, stop)`` of each, in order, without gaps.
+
+        Returns:
+            ``(S, L)`` fp32, on the CPU (this waits for the device, once).
         """
-        frames = self._features[slice(*segment)]
-        width = len(frames)
-        if width == 1:
-            return torch.full((self.length,), -math.inf, device=self.device)
-        found: list[Tensor] = []
-        for piece in self._pieces(self.length, width):
-            tokens = self._read(frames[:, piece])
-            norms = torch.linalg.vector_norm(tokens, dim=2)
-            inverse = torch.where(norms > 0, 1 / norms, 0)
-            # |sum of unit vectors|^2 counts each ordered pair once, and each nonzero token with itself.
-            resultant = tokens.mul_(inverse[:, :, None]).sum(dim=0).double().square().sum(dim=1)
-            found.append((resultant - (norms > 0).sum(dim=0)) / (width * (width - 1)))
-        return torch.cat(found).float()
+        widths = torch.tensor([stop - start for start, stop in segments], device="cpu")
+        found = [
+            self._resultants(segments, piece) for piece in pieces(self.length, self.frames * self.dim, self.device)
+        ]
+        # |sum of unit vectors|^2 counts each ordered pair once, and each nonzero token with itself.
+        squared, nonzero = torch.cat(found, dim=2).cpu()
+        pairs = (widths * (widths - 1))[:, None]
+        return torch.where(pairs > 0, (squared - nonzero) / pairs, -torch.inf).float()
+
+    def _resultants(self, segments: Sequence[Segment], positions: slice) -> Tensor:
+        """Per segment and position the squared length of the sum of unit vectors, and how many there are, fp64."""
+        tokens = self._read(self._features[:, positions])
+        norms = torch.linalg.vector_norm(tokens, dim=2)
+        tokens *= torch.where(norms > 0, norms.reciprocal(), 0)[:, :, None]
+        sums = torch.stack([tokens[start:stop].sum(dim=0) for start, stop in segments])
+        running = (norms > 0).cumsum(dim=0)
+        until = torch.stack([running[stop - 1] for _, stop in segments])
+        until[1:] -= until[:-1].clone()
+        return torch.stack([sums.double().square_().sum(dim=2), until.double()])
 
     def _read(self, piece: Tensor) -> Tensor:
-        return piece.to(self._wide, copy=True).mul_(self._factor).float()
+        return (piece * self._factor).float()
 
-    def _pieces(self, count: int, tokens_each: int) -> Iterator[slice]:
-        """Slices of ``range(count)`` whose fp32 copies, of ``tokens_each`` tokens a step, stay within POINT_BYTES."""
-        step = max(1, POINT_BYTES // (tokens_each * self.dim * 4))
-        return (slice(start, min(count, start + step)) for start in range(0, count, step))
+
+def _rows(segment: Segment, places: Tensor, length: int) -> Tensor:
+    """Raster places ``(W, n)`` of a segment's tokens at ``places`` ``(n,)`` of each of its frames."""
+    return torch.arange(*segment, device=places.device)[:, None] * length + places

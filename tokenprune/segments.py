@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from tokenprune.cluster import DistanceScale, dpc_knn, portion
+from tokenprune.cluster import DistanceScale, dpc_knn
 
 Segment = tuple[int, int]
 """Frames ``[start, stop)``."""
@@ -17,34 +18,33 @@ Segment = tuple[int, int]
 Label = TypeVar("Label")
 
 
-def find_segments(
-    frames: Tensor, ratio: float, *, unit: Tensor, neighbours: int, distance_scale: DistanceScale = "relative"
-) -> list[Segment]:
-    """Split T frames into segments: DPC-KNN into ``floor(T * ratio)`` clusters, made contiguous in time.
-
-    One cluster a frame, or more, gives one segment a frame. Waits for the device.
+def label_frames(
+    frames: Tensor, clusters: int, *, unit: Tensor, neighbours: int, distance_scale: DistanceScale = "relative"
+) -> Tensor:
+    """Cluster T frames by DPC-KNN: ``(T,)`` int64, the rank of the cluster each belongs to.
 
     Args:
         frames: ``(T, D)`` fp32 or fp64, one vector a frame, at any common scale.
-        ratio: clusters per frame, in (0, 1].
-        unit: ``()`` fp64, the squared distance that counts as 1 for ``distance_scale="raw"``.
+        clusters: how many, in 1..T.
+        unit: ``(1,)`` fp64, the squared distance that counts as 1 for ``distance_scale="raw"``.
         neighbours: as in :func:`tokenprune.cluster.dpc_knn`.
         distance_scale: as in :func:`tokenprune.cluster.dpc_knn`.
     """
-    total = len(frames)
-    clusters = portion(total, ratio)
-    if clusters >= total:
-        return [(frame, frame + 1) for frame in range(total)]
     counts = torch.full((1,), clusters, dtype=torch.int64, device=frames.device)
     # The frames are few, so fp64 costs nothing here.
-    found = dpc_knn(frames.double()[None], counts, unit[None], neighbours=neighbours, distance_scale=distance_scale)
-    labels: list[int] = found.ranks.gather(1, found.centres)[0].tolist()
-    segments: list[Segment] = []
-    start = 0
-    for _, length in _runs(refine_labels(labels)):
-        segments.append((start, start + length))
-        start += length
-    return segments
+    found = dpc_knn(frames.double()[None], counts, unit, neighbours=neighbours, distance_scale=distance_scale)
+    return found.ranks.gather(1, found.centres)[0]
+
+
+def segments_of(labels: Sequence[int]) -> list[Segment]:
+    """The segments of frames with these cluster labels, made contiguous in time.
+
+    A label for each frame, or more, gives one segment a frame.
+    """
+    if len(set(labels)) == len(labels):
+        return [(frame, frame + 1) for frame in range(len(labels))]
+    stops = list(itertools.accumulate(length for _, length in _runs(refine_labels(list(labels)))))
+    return list(itertools.pairwise([0, *stops]))
 
 
 def refine_labels(labels: list[int]) -> list[int]:

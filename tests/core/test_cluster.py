@@ -15,10 +15,10 @@ from oracles.prunevid_reference import find_segments as reference_segments
 from oracles.prunevid_reference import portion as reference_portion
 from oracles.prunevid_reference import refine_labels as reference_refine
 
-from tokenprune import cluster
-from tokenprune.cluster import dpc_knn, groups_at_once, portion
+from tokenprune import batching
+from tokenprune.cluster import dpc_knn, portion
 from tokenprune.errors import InvalidValueError
-from tokenprune.segments import find_segments, refine_labels
+from tokenprune.segments import label_frames, refine_labels, segments_of
 
 
 def run(points: np.ndarray, counts: list[int], *, scale: str = "relative", neighbours: int = 7, dtype=torch.float32):
@@ -83,17 +83,30 @@ def test_a_table_in_blocks_of_rows_gives_the_same_clusters(
     generator = np.random.default_rng(7)
     points = generator.integers(0, 3, (1, 40, 4)) * 1.0 if integers else generator.standard_normal((1, 40, 4))
     whole = run(points, [13])
-    monkeypatch.setattr(cluster, "DISTANCE_BYTES", limit)
-    assert groups_at_once(40, 4) == 1
+    monkeypatch.setattr(batching, "DISTANCE_BYTES", limit)
     assert run(points, [13]) == whole == reference(points.astype(np.float32).astype(np.float64), [13])
 
 
-def test_groups_at_once_keeps_both_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert groups_at_once(10**6, 4096) == 1
-    monkeypatch.setattr(cluster, "DISTANCE_BYTES", 24 * 100 * 5)
-    assert groups_at_once(10, 1) == 5
-    monkeypatch.setattr(cluster, "POINT_BYTES", 4 * 10 * 3)
-    assert groups_at_once(10, 1) == 3
+@pytest.mark.parametrize("scale", ["raw", "relative"])
+@pytest.mark.parametrize("limit", [10**9, 24 * 40 * 7])
+def test_padding_is_of_no_consequence(monkeypatch: pytest.MonkeyPatch, limit: int, scale: str) -> None:
+    monkeypatch.setattr(batching, "DISTANCE_BYTES", limit)
+    generator = np.random.default_rng(3)
+    sizes, counts = [40, 3, 17, 40, 1], [13, 2, 17, 1, 1]
+    points = generator.integers(-1, 2, (5, 40, 6)).astype(np.float64)  # whole numbers: many ties, no rounding
+    unit = torch.full((5,), 6.0, dtype=torch.float64)
+    found = dpc_knn(
+        torch.from_numpy(points).float(),
+        torch.tensor(counts),
+        unit,
+        neighbours=7,
+        distance_scale=scale,
+        sizes=torch.tensor(sizes),
+    )
+    for group, (size, count) in enumerate(zip(sizes, counts)):
+        [(centres, owners)] = run(points[group : group + 1, :size], [count], scale=scale)
+        assert found.ranks[group].argsort()[:count].tolist() == centres
+        assert found.centres[group, :size].tolist() == owners
 
 
 def test_an_unknown_distance_scale_is_refused() -> None:
@@ -133,5 +146,7 @@ def test_segments_equal_the_reference(frames: int, ratio: float, scale: str) -> 
     tokens = scenes[np.arange(frames) // 4] + 0.05 * generator.standard_normal((frames, 3, 6))
     unit = torch.tensor(3.0 * 3.0 * 6.0, dtype=torch.float64)
     sums = torch.from_numpy(tokens.sum(axis=1))
-    found = find_segments(sums, ratio, unit=unit, neighbours=7, distance_scale=scale)
+    clusters = portion(frames, ratio)
+    labels = label_frames(sums, clusters, unit=unit[None], neighbours=7, distance_scale=scale)
+    found = segments_of(labels.tolist())
     assert found == reference_segments(tokens, ratio, distance_scale=scale)

@@ -191,8 +191,11 @@ def test_any_grid(grid: tuple[int, int, int]) -> None:
 def test_a_zero_token_has_cosine_zero_and_identical_ones_one() -> None:
     features = torch.tensor([[[1.0, 0.0], [0.0, 0.0]], [[2.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
     grid = GridFeatures(features.reshape(6, 2), 3)
-    assert grid.similarity((0, 3)).tolist() == pytest.approx([1.0, 0.0], abs=1e-7)
-    assert grid.similarity((0, 1)).tolist() == [-np.inf, -np.inf]
+    [whole] = grid.similarity([(0, 3)]).tolist()
+    assert whole == pytest.approx([1.0, 0.0], abs=1e-7)
+    single, rest = grid.similarity([(0, 1), (1, 3)]).tolist()
+    assert single == [-np.inf, -np.inf]
+    assert rest == pytest.approx([1.0, 0.0], abs=1e-7)
 
 
 def test_identical_frames_are_static_even_at_tau_one() -> None:

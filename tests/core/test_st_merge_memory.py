@@ -11,7 +11,8 @@ from oracles.clips import structured_clip
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tokenprune import cluster, grid
+from tokenprune import batching
+from tokenprune.batching import PieceLimits
 from tokenprune.operators.st_merge import STMerge
 from tokenprune.plan import TokenPlan
 from tokenprune.tokens import VisualTokens
@@ -62,13 +63,12 @@ def test_pieces_of_frames_and_of_rows_decide_as_the_whole(
     assert before.largest > 150_000  # one frame's distances
 
     for points, distances in ((limit, 10**9), (10**9, limit), (limit, limit), (1, 24 * 196 * 15)):
-        monkeypatch.setattr(cluster, "DISTANCE_BYTES", distances)
-        monkeypatch.setattr(cluster, "POINT_BYTES", points)
-        monkeypatch.setattr(grid, "POINT_BYTES", points)
+        monkeypatch.setattr(batching, "DISTANCE_BYTES", distances)
+        monkeypatch.setattr(batching, "CPU_LIMITS", PieceLimits(points, padding=1 / 2))
         plan, memory = observed(operator, tokens)
         assert plans_equal(plan, whole)
         if (points, distances) == (limit, limit):
-            around = 3 * tokens.features.nbytes  # finite check, copies of points, the video's maps of positions
+            around = 3 * tokens.features.nbytes  # copies of points, the video's maps of positions
             assert memory.largest <= limit
             assert memory.peak <= limit + around
 
@@ -79,13 +79,23 @@ def test_the_limit_holds_at_real_size(operator: STMerge) -> None:
     features = torch.randn(48 * 288, 3584, generator=torch.Generator().manual_seed(0))
     plan, memory = observed(operator, VisualTokens(features, shape))
     assert 0 < plan.kept < 48 * 288
-    assert memory.largest <= features.nbytes  # the finite check looks at all features at once
-    assert memory.peak <= cluster.DISTANCE_BYTES + 3 * cluster.POINT_BYTES
+    assert memory.peak <= batching.DISTANCE_BYTES + 3 * batching.CPU_LIMITS.point_bytes
 
 
 def test_one_large_frame_is_clustered_within_the_limit() -> None:
     features = torch.randn(64 * 80, 4, generator=torch.Generator().manual_seed(0))
     plan, memory = observed(STMerge(), VisualTokens(features, (1, 64, 80)))
     assert plan.kept == 2560
-    assert cluster.DISTANCE_BYTES < 5120 * 5120 * 24
-    assert memory.peak <= cluster.DISTANCE_BYTES
+    assert batching.DISTANCE_BYTES < 5120 * 5120 * 24
+    assert memory.peak <= batching.DISTANCE_BYTES
+
+
+def test_the_large_pieces_of_a_gpu_decide_as_the_small_ones_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = structured_clip((16, 12, 12), 64, 3, scenes=4, noise=0.5)
+    tokens = VisualTokens((4 * torch.from_numpy(clip.features)).round(), clip.grid)
+    for operator in (STMerge(), STMerge(keep_ratio=0.2), STMerge(temporal_segment_ratio=1.0)):
+        small = operator.plan(tokens)
+        monkeypatch.setattr(batching, "limits_of", lambda device: batching.DEVICE_LIMITS)
+        large = operator.plan(tokens)
+        monkeypatch.undo()
+        assert plans_equal(small, large)

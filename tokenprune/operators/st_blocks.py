@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from tokenprune.batching import upload
 from tokenprune.plan import TokenPlan
 from tokenprune.segments import Segment
 
@@ -79,26 +80,30 @@ class Blocks:
         still[released] = False
         return replace(self, still=still.view_as(self.still))
 
-    def to_plan(self, static_centres: Tensor, dynamic_centres: Tensor) -> TokenPlan:
+    def to_plan(self, static_centres: Tensor, dynamic_centres: Tensor, kept: int) -> TokenPlan:
         """The plan that merges every token into its centre; a static centre stands in the segment's first frame.
 
         Args:
             static_centres: ``(S, L)`` int64, the position of the centre of each static position, -1 for dropped.
             dynamic_centres: ``(T, L)`` int64, the same for each dynamic token.
+            kept: the number of centres.
         """
         device = dynamic_centres.device
         frames, length = dynamic_centres.shape
-        segment_of = self.segment_of.to(device)
-        still = self.still.to(device)[segment_of]
-        centre = torch.where(still, static_centres[segment_of], dynamic_centres)
+        parts = (self.segment_of, self.starts, self.static_labels, self.dynamic_labels, self.still.flatten())
+        segment_of, starts, static_labels, dynamic_labels, still = upload(torch.cat(parts), device).split(
+            [len(part) for part in parts]
+        )
+        still = still.view_as(self.still)[segment_of] > 0
         frame = torch.arange(frames, device=device)[:, None]
-        frame = torch.where(still, self.starts.to(device)[segment_of][:, None], frame)
-        label = self.dynamic_labels.to(device)[:, None]
-        label = torch.where(still, self.static_labels.to(device)[segment_of][:, None], label)
+        frame = torch.where(still, starts[segment_of][:, None], frame)
+        label = torch.where(still, static_labels[segment_of][:, None], dynamic_labels[:, None])
+        centre = torch.where(still, static_centres[segment_of], dynamic_centres)
         target = torch.where(centre >= 0, frame * length + centre, -1).flatten()
 
-        is_anchor = target == torch.arange(frames * length, device=device)
-        place = is_anchor.cumsum(0) - 1
-        anchors = is_anchor.nonzero().squeeze(1)
+        is_other = target != torch.arange(frames * length, device=device)
+        # How many anchors there are is known, so they need not be counted on the device: a sort brings them first.
+        anchors = torch.argsort(is_other.to(torch.uint8), stable=True)[:kept]
+        place = is_other.logical_not().cumsum(0) - 1
         assign = torch.where(target >= 0, place[target.clamp(min=0)], -1)
         return TokenPlan(anchors, assign, blocks=label.flatten()[anchors], segments=tuple(self.segments))

@@ -10,13 +10,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.batching import batches, upload
 from tokenprune.budget import Budget, as_fraction, split_budget
-from tokenprune.cluster import DistanceScale, dpc_knn, groups_at_once, portion, require_distance_scale
+from tokenprune.cluster import DistanceScale, dpc_knn, portion, require_distance_scale
 from tokenprune.errors import BudgetError, InvalidValueError
 from tokenprune.grid import GridFeatures
 from tokenprune.operators.st_blocks import Blocks
 from tokenprune.plan import TokenPlan
-from tokenprune.segments import find_segments
+from tokenprune.segments import Segment, label_frames, segments_of
 from tokenprune.tokens import VisualTokens
 
 ReadPoints = Callable[[list[int], Tensor], Tensor]
@@ -101,19 +102,13 @@ class STMerge:
         budget = None if self.budget is None else self.budget.count(len(tokens))
         if budget == len(tokens):
             return TokenPlan.identity(len(tokens), tokens.features.device)
-        tokens.require_finite()
         with torch.no_grad(), torch.autocast(tokens.features.device.type, enabled=False):
             return self._decide(GridFeatures(tokens.features, tokens.grid[0]), budget)
 
     def _decide(self, grid: GridFeatures, budget: int | None) -> TokenPlan:
-        segments = find_segments(
-            grid.frame_sums(),
-            self.temporal_segment_ratio,
-            unit=grid.units(torch.tensor(grid.length, device="cpu")),
-            neighbours=self.neighbours,
-            distance_scale=self.distance_scale,
-        )
-        similarity = torch.stack([grid.similarity(segment) for segment in segments]).cpu()
+        """The plan. Waits for the device twice: for the segments, and for what is static in each."""
+        segments = self._segments(grid)
+        similarity = grid.similarity(segments)
         blocks = Blocks(segments, similarity >= self.tau - SLACK)
         if budget is not None:
             blocks = blocks.with_room_for(budget, similarity, resolution=SLACK)
@@ -123,47 +118,67 @@ class STMerge:
         counts = torch.tensor(shares, device="cpu")
 
         def static_points(rows: list[int], positions: Tensor) -> Tensor:
-            return torch.stack([grid.time_sums(segments[row], place) for row, place in zip(rows, positions)])
+            return grid.time_sums([segments[row] for row in rows], positions)
 
+        def dynamic_points(rows: list[int], positions: Tensor) -> Tensor:
+            frames = torch.tensor(rows, device="cpu")[:, None]
+            return grid.tokens(upload(frames * grid.length + positions, grid.device))
+
+        moving = ~blocks.still[blocks.segment_of]
         one = torch.ones_like(blocks.segment_of)
-        return blocks.to_plan(
-            self._centres(blocks.still, counts[blocks.static_labels], grid, grid.units(blocks.widths), static_points),
-            self._centres(
-                ~blocks.still[blocks.segment_of], counts[blocks.dynamic_labels], grid, grid.units(one), grid.tokens
-            ),
-        )
+        static = self._centres(blocks.still, counts[blocks.static_labels], grid, blocks.widths, static_points)
+        dynamic = self._centres(moving, counts[blocks.dynamic_labels], grid, one, dynamic_points)
+        return blocks.to_plan(static, dynamic, sum(map(min, shares, blocks.sizes)))
 
-    def _centres(self, members: Tensor, shares: Tensor, grid: GridFeatures, units: Tensor, read: ReadPoints) -> Tensor:
-        """Cluster each of R blocks into its share.
+    def _segments(self, grid: GridFeatures) -> list[Segment]:
+        clusters = portion(grid.frames, self.temporal_segment_ratio)
+        labels = torch.arange(grid.frames, device=grid.device)
+        if clusters < grid.frames:
+            labels = label_frames(
+                grid.frame_sums(),
+                clusters,
+                unit=grid.units(torch.full_like(labels[:1], grid.length)),
+                neighbours=self.neighbours,
+                distance_scale=self.distance_scale,
+            )
+        *found, is_finite = torch.cat([labels, grid.is_finite[None].long()]).tolist()
+        if not is_finite:
+            raise InvalidValueError("visual token features must be finite, but they hold NaN or infinity")
+        return segments_of(found)
+
+    def _centres(self, members: Tensor, shares: Tensor, grid: GridFeatures, merged: Tensor, read: ReadPoints) -> Tensor:
+        """Cluster each of R blocks into its share. Does not wait for the device.
 
         Args:
             members: ``(R, L)`` bool, on the CPU, the positions of each block.
             shares: ``(R,)`` int64, on the CPU, how many clusters each is to have; none drops the block.
             grid: the video.
-            units: ``(R,)`` fp64, the squared distance in each block that ``"raw"`` counts as 1.
-            read: the points ``(G, n, D)`` of some blocks at positions ``(G, n)``.
+            merged: ``(R,)`` int64, on the CPU, how many tokens each of a block's points sums up.
+            read: the points ``(G, n, D)`` of some blocks at positions ``(G, n)``, which are on the CPU.
 
         Returns:
             ``(R, L)`` int64, the position of the centre of each member, -1 for dropped; others mean nothing.
         """
-        rows_of_size: dict[int, list[int]] = {}
-        for row, (size, share) in enumerate(zip(members.sum(dim=1).tolist(), shares.tolist())):
-            if 0 < share < size:
-                rows_of_size.setdefault(size, []).append(row)
-        itself = torch.arange(members.shape[1], device=grid.device)
-        centres = torch.where(shares.to(grid.device)[:, None] > 0, itself, -1)
-        members_first = torch.argsort(~members, dim=1, stable=True)
-        for size, rows in rows_of_size.items():
-            step = groups_at_once(size, grid.dim)
-            for some in (rows[start : start + step] for start in range(0, len(rows), step)):
-                positions = members_first[some, :size].to(grid.device)
-                clusters = dpc_knn(
-                    read(some, positions),
-                    shares[some].to(grid.device),
-                    units[some],
-                    neighbours=self.neighbours,
-                    distance_scale=self.distance_scale,
-                )
-                index = torch.tensor(some, device=grid.device)[:, None]
-                centres[index, positions] = positions.gather(1, clusters.centres)
+        sizes = members.sum(dim=1)
+        itself = torch.arange(members.shape[1], device="cpu")
+        centres = upload(torch.where(shares[:, None] > 0, itself, -1), grid.device)
+        to_cluster = ((shares > 0) & (shares < sizes)).nonzero().squeeze(1)
+        members_first = torch.argsort((~members).to(torch.uint8), dim=1, stable=True)
+        for batch in batches(sizes[to_cluster].tolist(), grid.dim, grid.device):
+            rows = to_cluster[batch]
+            largest, smallest = int(sizes[rows[0]]), int(sizes[rows[-1]])
+            places = members_first[rows, :largest]
+            known = torch.cat([places, rows[:, None], sizes[rows, None], shares[rows, None], merged[rows, None]], dim=1)
+            known = upload(known, grid.device)
+            places_there = known[:, :largest]
+            row, size, count, one_point = known[:, largest:].unbind(1)
+            clusters = dpc_knn(
+                read(rows.tolist(), places),
+                count,
+                grid.units(one_point),
+                neighbours=self.neighbours,
+                distance_scale=self.distance_scale,
+                sizes=size if smallest < largest else None,
+            )
+            centres[row[:, None], places_there] = places_there.gather(1, clusters.centres)
         return centres

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much is computed at once: groups of points of nearly one size, padded to the largest, within a memory limit.
+
+A GPU is given few large pieces, because each call costs it more than the work; a CPU pieces that stay in its caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+DISTANCE_BYTES = 256 * 2**20  # most that distances, and what is computed from them, take up at any moment
+BYTES_A_PAIR = 24  # a distance in fp64, its masked copy, and indices
+
+
+@dataclass(frozen=True)
+class PieceLimits:
+    """What may be computed at once on a kind of device.
+
+    Args:
+        point_bytes: fp32 copies of points, if one group (or one frame, one position) is not already more.
+        padding: fraction of the largest group's points up to which a smaller group of the same call is padded.
+    """
+
+    point_bytes: int
+    padding: float
+
+
+CPU_LIMITS = PieceLimits(point_bytes=8 * 2**20, padding=1 / 8)
+DEVICE_LIMITS = PieceLimits(point_bytes=256 * 2**20, padding=1 / 2)
+
+
+def limits_of(device: torch.device) -> PieceLimits:
+    """The limits for this device."""
+    return CPU_LIMITS if device.type == "cpu" else DEVICE_LIMITS
+
+
+def pieces(count: int, numbers_each: int, device: torch.device) -> Iterator[slice]:
+    """Slices of ``range(count)`` whose fp32 copies, of ``numbers_each`` numbers a step, stay within the limit."""
+    step = max(1, limits_of(device).point_bytes // (4 * max(1, numbers_each)))
+    return (slice(start, min(count, start + step)) for start in range(0, count, step))
+
+
+def batches(sizes: Sequence[int], dim: int, device: torch.device) -> Iterator[list[int]]:
+    """Split groups into calls, the largest groups first; groups of equal size stay in their order.
+
+    Args:
+        sizes: number of points of each group, at least 1.
+        dim: components of a point.
+        device: where they are computed.
+
+    Yields:
+        Places in ``sizes`` of the groups of one call; the first is the largest.
+    """
+    limits = limits_of(device)
+    call: list[int] = []
+    most = 0
+    for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
+        if call and (len(call) >= most or sizes[place] < sizes[call[0]] * (1 - limits.padding)):
+            yield call
+            call = []
+        if not call:
+            most = _groups_at_once(sizes[place], dim, limits)
+        call.append(place)
+    if call:
+        yield call
+
+
+def upload(host: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the CPU on ``device``, without waiting for the device."""
+    if device.type != "cuda":
+        return host.to(device)
+    return host.pin_memory().to(device, non_blocking=True)
+
+
+def _groups_at_once(points: int, dim: int, limits: PieceLimits) -> int:
+    by_distance = DISTANCE_BYTES // (points * points * BYTES_A_PAIR)
+    by_copy = limits.point_bytes // (points * max(dim, 1) * 4)
+    return max(1, min(by_distance, by_copy))
