@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
+from tokenprune.cli._offers import offers
 from tokenprune.errors import NoAdapterError
-from tokenprune.plugins import PluginRegistry, default_registry
+from tokenprune.plugins import PluginRegistry
 from tokenprune.runner import VideoRunner
 
 HOOK = "tokenprune_runner"
@@ -18,17 +19,10 @@ def find_runner(model: str | None, registry: PluginRegistry | None = None) -> Vi
         ModelLoadError: there is no such model.
     """
     reasons: list[str] = []
-    for plugin in (registry or default_registry()).plugins:
-        info = plugin.info
-        if info.status != "ok":
-            reasons.append(f"{info.name} ({info.status}): {info.reason}")
-            continue
-        runner: VideoRunner | None = plugin.call(HOOK)
-        if runner is None:
-            continue
+    for plugin, runner in offers(HOOK, reasons, registry):
         reason = None if model is None else runner.declines(model)
         if reason is None:
             return runner
-        reasons.append(f"{info.name} {reason}")
+        reasons.append(f"{plugin.info.name} {reason}")
     wanted = "runs videos" if model is None else f"knows the model {model}"
     raise NoAdapterError(f"no adapter {wanted}: {'; '.join(reasons) or 'none is installed'}")

@@ -6,13 +6,13 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
+from tokenprune.cli._outputs import check_outputs
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
 from tokenprune.errors import InvalidValueError, NoAdapterError
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 HOOK = "tokenprune_benchmarks"
 SHIPPED_NOTE = "tokenprune: no --model given, so the small model that ships with tokenprune is measured"
-PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 evaluate = typer.Typer(name="eval", help="Measure how many answers stay right.", no_args_is_help=True)
 
@@ -78,7 +77,7 @@ def world(
     with guarded(debug, as_json):
         chosen = [name for name, on in (("table", table), ("sweep", sweep), ("ablation", ablation)) if on]
         _check_usage(chosen, bool(presets or files), out, plot, as_json)
-        pipelines = _pipelines(presets or ([] if chosen or files else ["default"]), files or [], as_json)
+        pipelines = load_pipelines(presets or ([] if chosen or files else ["default"]), files or [], as_json)
         from tokenprune.benchmark import BenchmarkRequest
 
         suite = chosen[0] if chosen else None
@@ -97,14 +96,10 @@ def find_benchmark(name: str) -> Benchmark:
     Raises:
         NoAdapterError: none has; the message names the plugins that cannot be used.
     """
-    from tokenprune.plugins import default_registry
+    from tokenprune.cli._offers import offers
 
     reasons: list[str] = []
-    for plugin in default_registry().plugins:
-        if plugin.info.status != "ok":
-            reasons.append(f"{plugin.info.name} ({plugin.info.status}): {plugin.info.reason}")
-            continue
-        offered = plugin.call(HOOK) or {}
+    for _, offered in offers(HOOK, reasons):
         if name in offered:
             return offered[name]
     raise NoAdapterError(f"no adapter has the benchmark {name!r}: {'; '.join(reasons) or 'none is installed'}")
@@ -114,20 +109,18 @@ def _check_usage(chosen: list[str], named: bool, out: Path | None, plot: Path | 
     """Whatever would fail only after everything has been measured is refused first."""
     if len(chosen) + named > 1:
         raise UsageError("choose one of --table, --sweep, --ablation, and --preset with --pipeline", as_json)
-    for option, path in (("--out", out), ("--plot", plot)):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise UsageError(f"{option} must name a file in a directory that exists, got {path}", as_json)
-    if plot is None:
-        return
-    if plot.suffix not in PLOT_SUFFIXES:
-        raise UsageError(f"--plot must end in {', '.join(PLOT_SUFFIXES)}, got {plot}", as_json)
-    if "ablation" in chosen:
+    if plot is not None and "ablation" in chosen:
         raise UsageError("--plot draws accuracy over budget, but --ablation compares at equal budgets", as_json)
-    if find_spec("matplotlib") is None:
-        raise UsageError('--plot needs matplotlib: pip install "tokenprune-vlm[plot]"', as_json)
+    check_outputs(out, plot, as_json)
 
 
-def _pipelines(presets: list[str], files: list[Path], as_json: bool) -> dict[str, Pipeline]:
+def load_pipelines(presets: list[str], files: list[Path], as_json: bool) -> dict[str, Pipeline]:
+    """Presets by their names, files by their paths.
+
+    Raises:
+        UsageError: an unknown preset.
+        PipelineFileError: a file that cannot be read as a pipeline.
+    """
     from tokenprune.named_pipelines import preset
     from tokenprune.pipeline import Pipeline
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
+from tokenprune.cli._outputs import check_outputs
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._sweep_grid import CLUSTER_RATIO, SEGMENT_RATIO, TAU, Grid, Point, parse_grid
 from tokenprune.cli._usage import UsageError
-from tokenprune.cli.eval import PLOT_SUFFIXES, find_benchmark
+from tokenprune.cli.eval import find_benchmark
 from tokenprune.cli.run import DEMO, SHIPPED, SHIPPED_NOTE, check_frames, check_question
 from tokenprune.errors import VideoError
 
@@ -109,13 +110,7 @@ def _check_files(out: Path, plot: Path | None, as_json: bool) -> None:
     """Whatever would fail only after everything has been measured is refused first."""
     if out.suffix != ".json":
         raise UsageError(f"--out must end in .json, got {out}", as_json)
-    for option, path in (("--out", out), ("--plot", plot)):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise UsageError(f"{option} must name a file in a directory that exists, got {path}", as_json)
-    if plot is not None and plot.suffix not in PLOT_SUFFIXES:
-        raise UsageError(f"--plot must end in {', '.join(PLOT_SUFFIXES)}, got {plot}", as_json)
-    if plot is not None and find_spec("matplotlib") is None:
-        raise UsageError('--plot needs matplotlib: pip install "tokenprune-vlm[plot]"', as_json)
+    check_outputs(out, plot, as_json)
 
 
 def _start_question(asked: _Asked, machine: dict[str, Any], model: str | None, out: Path) -> tuple[Results, Measure]:
