@@ -16,6 +16,7 @@ from tokenprune.protocols import PrunableCache
 if TYPE_CHECKING:
     from tokenprune.benchmark import Benchmark
     from tokenprune.runner import VideoRunner
+    from tokenprune.speed.request import SpeedBench
 
 EXTRA = ("transformers", "accelerate", "torchvision", "av", "PIL")
 
@@ -84,3 +85,10 @@ def tokenprune_benchmarks() -> Mapping[str, Benchmark]:
     from tokenprune_qwen25vl.benchmark import WorldBenchmark
 
     return {"world": WorldBenchmark()}
+
+
+@hookimpl
+def tokenprune_speed() -> SpeedBench:
+    from tokenprune_qwen25vl.speed.suite import QwenSpeed
+
+    return QwenSpeed()
