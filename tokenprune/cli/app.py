@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tokenprune.cli.bench import bench
 from tokenprune.cli.egoschema import egoschema
 from tokenprune.cli.eval import evaluate
 from tokenprune.cli.plugins import plugins
@@ -47,4 +48,5 @@ app.command()(show)
 app.command()(sweep)
 evaluate.command()(egoschema)
 app.add_typer(evaluate)
+app.command()(bench)
 app.command()(plugins)

@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``tokenprune bench``: what pruning costs and saves, in seconds, memory and arithmetic."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
+from tokenprune.cli._outputs import check_outputs
+from tokenprune.cli._progress import progress_bar
+from tokenprune.cli._usage import UsageError
+from tokenprune.cli.eval import load_pipelines
+from tokenprune.cli.run import SHIPPED
+from tokenprune.errors import InvalidValueError, NoAdapterError
+
+if TYPE_CHECKING:
+    from tokenprune.pipeline import Pipeline
+    from tokenprune.plugins import PluginRegistry
+    from tokenprune.speed.request import SpeedBench, SpeedRequest
+    from tokenprune.speed.result import SpeedResult
+
+HOOK = "tokenprune_speed"
+DEFAULTS = ["default", "baseline"]
+SHIPPED_NOTE = (
+    "tokenprune: neither --shape nor --model given, so the small model that ships with tokenprune is measured; "
+    "it is far too small for its times to say anything about large ones"
+)
+
+
+def bench(
+    shape: Annotated[
+        str | None,
+        typer.Option(
+            help="A model of this shape, with random weights, such as qwen2.5-vl-7b.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="A checkpoint directory or id; the small shipped model where none is given.", metavar="NAME"),
+    ] = None,
+    presets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--preset",
+            help=f"A named pipeline; may be repeated; {' and '.join(DEFAULTS)} where nothing is chosen.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
+    files: Annotated[
+        list[Path] | None,
+        typer.Option("--pipeline", help="A pipeline file (JSON); may be repeated.", metavar="FILE", show_default=False),
+    ] = None,
+    grid: Annotated[
+        str,
+        typer.Option(
+            help="Visual tokens of the clip: steps in time x rows x columns (Qwen2.5-VL: two frames a step).",
+            metavar="TxHxW",
+        ),
+    ] = "16x12x12",
+    text: Annotated[int, typer.Option(help="Text tokens after the clip, at least 1.", metavar="N")] = 32,
+    batch: Annotated[int, typer.Option(help="Copies of the prompt, each with its own clip.", metavar="N")] = 1,
+    new_tokens: Annotated[int, typer.Option(help="Tokens decoded after the first.", metavar="N")] = 16,
+    static: Annotated[
+        float, typer.Option(help="With --shape: fraction of the positions that stand still.", metavar="FRACTION")
+    ] = 0.5,
+    rounds: Annotated[int, typer.Option(help="Counted runs of everything, in turn.", metavar="N")] = 5,
+    warmup: Annotated[int, typer.Option(help="Runs before them that are not counted.", metavar="N")] = 1,
+    no_usual: Annotated[
+        bool, typer.Option("--no-usual", help="Leave out the usual way: eager attention, weights put out, masking.")
+    ] = False,
+    profile: Annotated[
+        Path | None, typer.Option(help="Also write traces of one more run to this directory.", metavar="DIR")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
+    attn: Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager, ...")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the result to this file, as JSON.", metavar="FILE")
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Also draw where the time goes (needs the extra [plot]).", metavar="FILE")
+    ] = None,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Measure speed and memory, plain and pruned, in one run.
+
+    Beside each pipeline stand the plain model, the ideal (the plain layers at the pipeline's lengths, no operator) and
+    the usual way (eager attention whose weights are put out, then masking).
+    """
+    with guarded(debug, as_json):
+        check_outputs(out, plot, as_json)
+        _check_profile(profile, as_json)
+        pipelines = _pipelines(presets or ([] if files else DEFAULTS), files or [], as_json)
+        size = _parse_grid(grid, as_json)
+        from tokenprune.speed.request import SpeedRequest
+
+        try:
+            request = SpeedRequest(
+                pipelines,
+                shape,
+                model,
+                size,
+                text,
+                batch,
+                new_tokens,
+                static,
+                rounds,
+                warmup,
+                usual=not no_usual,
+                profile=profile,
+                device=device,
+                dtype=dtype,
+                attn=attn,
+            )
+        except InvalidValueError as error:
+            raise UsageError(str(error), as_json) from error
+        measuring = _find(shape, model, as_json)
+        if shape is None and model is None:
+            print(SHIPPED_NOTE, file=sys.stderr, flush=True)
+        _show(_measure(measuring, request), shape or model or SHIPPED, out, plot, as_json)
+
+
+def find_speed(shape: str | None, model: str | None, registry: PluginRegistry | None = None) -> SpeedBench:
+    """The first adapter, in the order of their names, that measures this shape or this model.
+
+    Args:
+        shape: one of an adapter's model shapes.
+        model: a checkpoint, which the runner of the same plugin, where it has one, must take. Neither: any adapter.
+        registry: default: the installed plugins.
+
+    Raises:
+        InvalidValueError: adapters measure, but none has this shape.
+        NoAdapterError: none measures this model, or at all; the message says why.
+        ModelLoadError: there is no such model.
+    """
+    from tokenprune.cli import _runner
+    from tokenprune.cli._offers import offers
+
+    reasons: list[str] = []
+    shapes: list[str] = []
+    for plugin, measuring in offers(HOOK, reasons, registry):
+        if shape is not None:
+            if shape in measuring.shapes:
+                return measuring
+            shapes += measuring.shapes
+            continue
+        runner = None if model is None else plugin.call(_runner.HOOK)
+        reason = None if runner is None else runner.declines(model)
+        if reason is None:
+            return measuring
+        reasons.append(f"{plugin.info.name} {reason}")
+    if shapes:
+        raise InvalidValueError(f"shape must be one of {', '.join(shapes)}, got {shape!r}")
+    raise NoAdapterError(
+        f"no adapter measures {shape or model or 'speed'}: {'; '.join(reasons) or 'none is installed'}"
+    )
+
+
+def _find(shape: str | None, model: str | None, as_json: bool) -> SpeedBench:
+    try:
+        return find_speed(shape, model)
+    except InvalidValueError as error:
+        raise UsageError(str(error), as_json) from error
+
+
+def _check_profile(profile: Path | None, as_json: bool) -> None:
+    if profile is not None and not (profile.is_dir() or (profile.parent.is_dir() and not profile.exists())):
+        raise UsageError(f"--profile must name a directory, there or in one that is, got {profile}", as_json)
+
+
+def _parse_grid(grid: str, as_json: bool) -> tuple[int, int, int]:
+    sizes = re.fullmatch(r"(\d{1,6})x(\d{1,6})x(\d{1,6})", grid, re.ASCII)
+    if sizes is None:
+        raise UsageError(f"--grid must be three numbers such as 16x12x12, got {grid!r}", as_json)
+    frames, rows, columns = (int(size) for size in sizes.groups())
+    return frames, rows, columns
+
+
+def _pipelines(presets: list[str], files: list[Path], as_json: bool) -> dict[str, Pipeline]:
+    """As ``eval`` names them; a file that would be taken for another row is refused."""
+    for file in files:
+        name = str(file)
+        if name == "plain" or name in presets or name.startswith(("ideal: ", "usual: ")):
+            raise UsageError(f"--pipeline must not be named like another row, got {name}", as_json)
+    return load_pipelines(presets, files, as_json)
+
+
+def _measure(measuring: SpeedBench, request: SpeedRequest) -> SpeedResult:
+    with progress_bar("runs") as progress:
+        return measuring.measure(request, progress)
+
+
+def _show(result: SpeedResult, model: str, out: Path | None, plot: Path | None, as_json: bool) -> None:
+    data: dict[str, Any] = {
+        "model": model,
+        **result.to_dict(),
+        "command": shlex.join(["tokenprune", *sys.argv[1:]]),
+    }
+    if out is not None:
+        from tokenprune.files import write_text
+
+        write_text(out, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    if plot is not None:
+        from tokenprune.cli._bench_plot import draw
+
+        draw(result, plot)
+    if as_json:
+        print_json(data)
+        return
+    from tokenprune.cli._bench_table import print_tables
+
+    print_tables(result)
