@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 DISTANCE_BYTES = 256 * 2**20  # most that distances, and what is computed from them, take up at any moment
 BYTES_A_PAIR = 24  # a distance in fp64, its masked copy, and indices
@@ -67,13 +66,6 @@ def batches(sizes: Sequence[int], dim: int, device: torch.device) -> Iterator[li
         call.append(place)
     if call:
         yield call
-
-
-def upload(host: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the CPU on ``device``, without waiting for the device."""
-    if device.type != "cuda":
-        return host.to(device)
-    return host.pin_memory().to(device, non_blocking=True)
 
 
 def _groups_at_once(points: int, dim: int, limits: PieceLimits) -> int:

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tokenprune.batching import pieces, upload
+from tokenprune.batching import pieces
+from tokenprune.device import upload
 from tokenprune.segments import Segment
 
 _EXPONENTS = {torch.float32: (-120, 126), torch.float64: (-1000, 1020)}  # 2**-e is a normal number for these e

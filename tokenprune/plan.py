@@ -9,10 +9,29 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from tokenprune.batching import pieces
+from tokenprune.device import places_where
 from tokenprune.errors import PlanError
 
 if TYPE_CHECKING:
     from tokenprune.tokens import VisualTokens
+
+
+@dataclass(frozen=True, eq=False)
+class _Groups:
+    """N tokens grouped by place, the dropped ones last, as one more group: so nobody has to wait for their number.
+
+    Args:
+        members: ``(N,)`` the tokens, group by group.
+        place: ``(N,)`` the group of each of them.
+        starts: ``(K + 1,)`` where each group begins among them.
+        counts: ``(K + 1,)`` how many tokens each holds.
+    """
+
+    members: Tensor
+    place: Tensor
+    starts: Tensor
+    counts: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +49,7 @@ class TokenPlan:
             selectors that share a budget over blocks; default: none known.
         segments: frames ``(start, stop)`` that a merger took together, in order, for those who look at the plan;
             nothing is computed from them.
+        merges: False promises that no token but the anchors is assigned, which spares looking for others.
 
     Only shapes and dtypes are checked here (no device synchronisation); :meth:`validate` checks the values.
     """
@@ -39,6 +59,7 @@ class TokenPlan:
     weights: Tensor | None = None
     blocks: Tensor | None = None
     segments: tuple[tuple[int, int], ...] | None = None
+    merges: bool = True
 
     def __post_init__(self) -> None:
         for name, tensor in (("anchors", self.anchors), ("assign", self.assign)):
@@ -59,14 +80,14 @@ class TokenPlan:
     def identity(cls, total: int, device: torch.device | str | None = None) -> TokenPlan:
         """The plan that keeps all ``total`` tokens as they are."""
         everything = torch.arange(total, device=device)
-        return cls(anchors=everything, assign=everything)
+        return cls(anchors=everything, assign=everything, merges=False)
 
     @classmethod
     def keeping(cls, anchors: Tensor, total: int) -> TokenPlan:
         """The pruning that keeps the tokens at ``anchors`` ``(K,)``, sorted and unique, and drops the others."""
         assign = torch.full((total,), -1, dtype=torch.int64, device=anchors.device)
         assign[anchors] = torch.arange(len(anchors), device=anchors.device)
-        return cls(anchors=anchors, assign=assign)
+        return cls(anchors=anchors, assign=assign, merges=False)
 
     @property
     def total(self) -> int:
@@ -84,28 +105,41 @@ class TokenPlan:
         return self.kept == self.total
 
     def validate(self) -> TokenPlan:
-        """Check the laws of a plan by value (this waits for the device) and return the plan.
+        """Check the laws of a plan by value (this waits for the device, once) and return the plan.
 
         Raises:
             PlanError: anchors not strictly increasing or out of range, an anchor not mapped to its own place, a place
-                out of range, a negative or non-finite weight, or an anchor whose weights sum to zero.
+                out of range, a token merged where ``merges`` says none is, a negative or non-finite weight, or an
+                anchor whose weights sum to zero.
         """
-        anchors, assign = self.anchors.cpu(), self.assign.cpu()
-        if self.kept and (int(anchors[0]) < 0 or int(anchors[-1]) >= self.total or bool((anchors.diff() <= 0).any())):
-            raise PlanError(f"anchors must be strictly increasing indices in [0, {self.total}), got {anchors.tolist()}")
-        if not torch.equal(assign[anchors], torch.arange(self.kept)):
-            raise PlanError("an anchor must be assigned to its own place")
-        if self.total and (int(assign.min()) < -1 or int(assign.max()) >= self.kept):
-            raise PlanError(f"assign must hold places in [-1, {self.kept}), got {assign.tolist()}")
-        if self.weights is not None:
-            weights = self.weights.cpu().double()
-            if bool((~torch.isfinite(weights)).any()) or bool((weights < 0).any()):
-                raise PlanError("weights must be finite and not negative")
-            merged = assign >= 0
-            mass = torch.zeros(self.kept, dtype=torch.float64).index_add_(0, assign[merged], weights[merged])
-            if bool((mass <= 0).any()):
-                raise PlanError("the weights of the tokens merged into an anchor must not sum to zero")
+        laws = self._laws()
+        if laws and not bool(torch.stack(list(laws.values())).all()):
+            broken = next(law for law, holds in laws.items() if not bool(holds))
+            raise PlanError(f"{broken}; got anchors {self.anchors.tolist()}, assign {self.assign.tolist()}")
         return self
+
+    def _laws(self) -> dict[str, Tensor]:
+        """What must hold -> ``()`` bool, nothing of which waits for the device."""
+        anchors, assign, device = self.anchors, self.assign, self.assign.device
+        laws: dict[str, Tensor] = {}
+        if self.kept:
+            inside = (anchors[0] >= 0) & (anchors[-1] < self.total) & (anchors.diff() > 0).all()
+            laws[f"anchors must be strictly increasing indices in [0, {self.total})"] = inside
+            own = assign[anchors.clamp(0, self.total - 1)] == torch.arange(self.kept, device=device)
+            laws["an anchor must be assigned to its own place"] = own.all()
+        if self.total:
+            low, high = torch.aminmax(assign)
+            laws[f"assign must hold places in [-1, {self.kept})"] = (low >= -1) & (high < self.kept)
+        if not self.merges:
+            laws["only anchors are assigned where merges is False"] = (assign >= 0).sum() == self.kept
+        if self.weights is not None:
+            weights = self.weights.double()
+            laws["weights must be finite and not negative"] = (torch.isfinite(weights) & (weights >= 0)).all()
+            # Places out of range, which another law names, must not be looked up.
+            place = torch.where((assign >= 0) & (assign < self.kept), assign, self.kept)
+            mass = torch.zeros(self.kept + 1, dtype=torch.float64, device=device).index_add_(0, place, weights)
+            laws["the weights of the tokens merged into an anchor must not sum to zero"] = (mass[:-1] > 0).all()
+        return laws
 
     def mix(self, x: Tensor) -> Tensor:
         """Weighted mean of the tokens merged into each anchor, ``(N, ...) -> (K, ...)``, in ``x``'s dtype.
@@ -120,16 +154,19 @@ class TokenPlan:
             raise PlanError(f"only floating-point tensors can be mixed, got {x.dtype}")
         if self.is_identity:
             return x
-        members, starts, counts = self._groups()
-        own = x.index_select(0, self.anchors)
-        if len(members) == self.kept:  # nothing was merged
-            return own
+        if not self.merges or not self.kept:
+            return x.index_select(0, self.anchors)
         wide = torch.promote_types(x.dtype, torch.float32)
         flat = x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)
-        shares = self._shares(members, starts, counts, wide)
-        mixed = torch.nn.functional.embedding_bag(members, flat.to(wide), starts, mode="sum", per_sample_weights=shares)
-        alone = (counts == 1).view(-1, *[1] * (x.ndim - 1))
-        return torch.where(alone, own, mixed.to(x.dtype).reshape(own.shape))
+        groups = self._groups()
+        mixed = torch.nn.functional.embedding_bag(
+            groups.members, flat.to(wide), groups.starts, mode="sum", per_sample_weights=self._shares(groups, wide)
+        )
+        mixed = mixed[: self.kept].to(x.dtype).reshape(self.kept, *x.shape[1:])
+        alone = (groups.counts == 1).view(-1, *[1] * (x.ndim - 1))
+        for rows in pieces(self.kept, flat.shape[1], x.device):  # a weight of 1 would still turn -0.0 into 0.0
+            mixed[rows] = torch.where(alone[rows], x.index_select(0, self.anchors[rows]), mixed[rows])
+        return mixed
 
     def pick(self, x: Tensor, dim: int = 0) -> Tensor:
         """The anchors' own rows of ``x`` along ``dim`` (positions, rotary embeddings, masks, ids, keys, values)."""
@@ -141,8 +178,10 @@ class TokenPlan:
         self._check_rows(x, dim=0)
         if self.is_identity:
             return x
-        members, starts, counts = self._groups()
-        return _sum_groups(x[members], starts, counts).to(x.dtype)
+        if not self.merges:
+            return x.index_select(0, self.anchors)
+        groups = self._groups()
+        return _sum_groups(x[groups.members], groups.starts)[: self.kept].to(x.dtype)
 
     def apply(self, tokens: VisualTokens) -> VisualTokens:
         """Apply the plan to visual tokens: features are mixed, sizes summed, places picked."""
@@ -158,7 +197,8 @@ class TokenPlan:
             raise PlanError(f"a plan over {after.total} tokens cannot follow one that keeps {self.kept}")
         if after.is_identity:
             blocks = _first(after.blocks, self.blocks)
-            return TokenPlan(self.anchors, self.assign, self.weights, blocks, after.segments or self.segments)
+            segments = after.segments or self.segments
+            return TokenPlan(self.anchors, self.assign, self.weights, blocks, segments, self.merges)
         place = self.assign.clamp(min=0)
         merged = self.assign >= 0
         assign = torch.where(merged, after.assign[place], -1) if self.kept else self.assign
@@ -169,7 +209,8 @@ class TokenPlan:
         blocks = after.blocks
         if blocks is None and self.blocks is not None:
             blocks = self.blocks[after.anchors]
-        return TokenPlan(self.anchors[after.anchors], assign, weights, blocks, after.segments or self.segments)
+        segments, merges = after.segments or self.segments, self.merges or after.merges
+        return TokenPlan(self.anchors[after.anchors], assign, weights, blocks, segments, merges)
 
     def lift(self, columns: Tensor, length: int) -> TokenPlan:
         """The same plan over a whole prompt row of ``length`` tokens; every token outside ``columns`` maps to itself.
@@ -194,24 +235,20 @@ class TokenPlan:
         if self.weights is not None:
             weights = torch.ones(length, dtype=self.weights.dtype, device=columns.device)
             weights[columns] = self.weights
-        return TokenPlan(stays.nonzero().squeeze(1), assign, weights)
+        return TokenPlan(places_where(stays, length - self.total + self.kept), assign, weights, merges=self.merges)
 
-    def _groups(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Tokens that stay, grouped by place: their indices ``(M,)``, each group's start and size ``(K,)``.
+    def _groups(self) -> _Groups:
+        place = torch.where(self.assign >= 0, self.assign, self.kept)
+        place, members = torch.sort(place, stable=True)
+        edges = torch.searchsorted(place, torch.arange(self.kept + 2, device=place.device))
+        return _Groups(members, place, edges[:-1], edges.diff())
 
-        Waits for the device, once, to learn M.
-        """
-        order = torch.argsort(self.assign, stable=True)
-        counts = torch.bincount(self.assign + 1, minlength=self.kept + 1)
-        dropped, counts = int(counts[0]), counts[1:]
-        return order[dropped:], counts.cumsum(0) - counts, counts
-
-    def _shares(self, members: Tensor, starts: Tensor, counts: Tensor, dtype: torch.dtype) -> Tensor:
-        """``(M,)`` weight of each member as a fraction of its group's."""
+    def _shares(self, groups: _Groups, dtype: torch.dtype) -> Tensor:
+        """``(N,)`` weight of each member as a fraction of its group's."""
         if self.weights is None:
-            return counts.to(dtype).reciprocal()[self.assign[members]]
-        weights = self.weights[members].double()
-        return (weights / _sum_groups(weights, starts, counts)[self.assign[members]]).to(dtype)
+            return groups.counts.to(dtype).reciprocal()[groups.place]
+        weights = self.weights[groups.members].double()
+        return (weights / _sum_groups(weights, groups.starts)[groups.place]).to(dtype)
 
     def _check_rows(self, x: Tensor, dim: int) -> None:
         if x.shape[dim] != self.total:
@@ -222,10 +259,11 @@ def _first(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     return one if one is not None else other
 
 
-def _sum_groups(values: Tensor, starts: Tensor, counts: Tensor) -> Tensor:
-    """Sum of each run of ``values`` ``(M,)``, without atomics, so always the same bits; floats in fp64."""
+def _sum_groups(values: Tensor, starts: Tensor) -> Tensor:
+    """Sum of each run of ``values`` ``(N,)``, without atomics, so always the same bits; floats in fp64."""
     if values.is_floating_point():
         rows = torch.arange(len(values), device=values.device)
         return torch.nn.functional.embedding_bag(rows, values.double().unsqueeze(1), starts, mode="sum").squeeze(1)
     running = torch.nn.functional.pad(values.cumsum(0), (1, 0))
-    return running[starts + counts] - running[starts]
+    ends = torch.nn.functional.pad(starts[1:], (0, 1), value=len(values))
+    return running[ends] - running[starts]

@@ -87,7 +87,7 @@ class VisualTokens:
 
     def require_finite(self) -> VisualTokens:
         """Return the tokens, or raise if a feature is NaN or infinite (this waits for the device)."""
-        if not bool(torch.isfinite(self.features).all()):
+        if len(self.features) and not bool(torch.isfinite(torch.stack(torch.aminmax(self.features))).all()):
             raise InvalidValueError("visual token features must be finite, but they hold NaN or infinity")
         return self
 

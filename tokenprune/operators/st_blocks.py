@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from tokenprune.batching import upload
+from tokenprune.device import places_where, upload
 from tokenprune.plan import TokenPlan
 from tokenprune.segments import Segment
 
@@ -101,9 +101,8 @@ class Blocks:
         centre = torch.where(still, static_centres[segment_of], dynamic_centres)
         target = torch.where(centre >= 0, frame * length + centre, -1).flatten()
 
-        is_other = target != torch.arange(frames * length, device=device)
-        # How many anchors there are is known, so they need not be counted on the device: a sort brings them first.
-        anchors = torch.argsort(is_other.to(torch.uint8), stable=True)[:kept]
-        place = is_other.logical_not().cumsum(0) - 1
+        is_anchor = target == torch.arange(frames * length, device=device)
+        anchors = places_where(is_anchor, kept)
+        place = is_anchor.cumsum(0) - 1
         assign = torch.where(target >= 0, place[target.clamp(min=0)], -1)
         return TokenPlan(anchors, assign, blocks=label.flatten()[anchors], segments=tuple(self.segments))
