@@ -8,6 +8,7 @@ import torch
 
 from tokenprune.speed.dispatched import count_dispatched
 
+CPU = torch.device("cpu")
 X = torch.arange(12.0).view(3, 4)
 
 
@@ -18,15 +19,24 @@ def test_a_function_counted_by_hand() -> None:
         places = (added > 3).nonzero()  # gt and nonzero
         return places, int(added.sum())  # sum and _local_scalar_dense
 
-    (_, total), found = count_dispatched(function)
+    (_, total), found = count_dispatched(function, CPU)
     assert total == int((X.T[1:] + 1).sum()) * 2
     assert found.operations == {"copy_": 1, "add_": 1, "gt": 1, "nonzero": 1, "sum": 1, "_local_scalar_dense": 1}
     assert found.waits == {"nonzero": 1, "_local_scalar_dense": 1}
     assert (found.total, found.total_waits) == (6, 2)
 
 
+def test_only_tensors_of_the_device_count() -> None:
+    """Meta tensors stand in for those of a GPU."""
+    there = X.to("meta")
+    _, found = count_dispatched(lambda: (there @ there.T, int((X + 1).sum()), torch.zeros(3, device="meta")), CPU)
+    assert found.operations == {"add": 1, "sum": 1, "_local_scalar_dense": 1}
+    _, found = count_dispatched(lambda: (there @ there.T, int((X + 1).sum())), there.device)
+    assert (found.operations, found.waits) == ({"mm": 1}, {})
+
+
 def test_nothing_counts_as_nothing() -> None:
-    result, found = count_dispatched(lambda: X.view(4, 3)[::2].transpose(0, 1).detach())
+    result, found = count_dispatched(lambda: X.view(4, 3)[::2].transpose(0, 1).detach(), CPU)
     assert result.shape == (3, 2)
     assert (found.operations, found.waits) == ({}, {})
 
@@ -51,7 +61,7 @@ def test_nothing_counts_as_nothing() -> None:
 )
 def test_what_the_host_waits_for(waits: int, call: object) -> None:
     assert callable(call)
-    _, found = count_dispatched(call)
+    _, found = count_dispatched(call, CPU)
     assert found.total_waits == waits, found.waits
 
 
@@ -61,6 +71,8 @@ def test_copies_between_host_and_gpu() -> None:
     there = X.cuda()
     calls = [lambda: there.cpu(), lambda: X.cuda(), lambda: torch.tensor([1, 2], device="cuda"), lambda: there.tolist()]
     for call in calls:
-        assert count_dispatched(call)[1].total_waits >= 1
-    _, found = count_dispatched(lambda: (there + 1).to(torch.bfloat16))
+        assert count_dispatched(call, there.device)[1].total_waits >= 1
+    _, found = count_dispatched(lambda: (there + 1).to(torch.bfloat16), there.device)
     assert (found.total, found.total_waits) == (2, 0)
+    _, found = count_dispatched(lambda: (there + 1, int((X + 1).sum())), there.device)
+    assert (found.total, found.total_waits) == (1, 0)

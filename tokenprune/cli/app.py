@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from tokenprune.cli.bench import bench
+from tokenprune.cli.bench_operators import bench_operators
 from tokenprune.cli.egoschema import egoschema
 from tokenprune.cli.eval import evaluate
 from tokenprune.cli.plugins import plugins
@@ -49,4 +50,5 @@ app.command()(sweep)
 evaluate.command()(egoschema)
 app.add_typer(evaluate)
 app.command()(bench)
+app.command()(bench_operators)
 app.command()(plugins)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 Result = TypeVar("Result")
 
@@ -32,14 +33,15 @@ WAITS = {
 
 @dataclass(frozen=True)
 class Dispatched:
-    """ATen operations of one call, views and bare allocations left out.
+    """ATen operations of one call on tensors of one device, views and bare allocations left out.
 
-    An operation may be several kernels (a sort), and one on CPU tensors is counted like any other.
+    An operation may be several kernels (a sort). Counted on a CPU, the operations on tensors that stay on the host
+    wherever the others are cannot be told from these others, and copies between host and device do not exist.
 
     Args:
         operations: name -> how often.
-        waits: those of them that make the host wait for a GPU, as far as the operation tells: values or shapes that
-            the host reads, and copies between the host and a GPU (so copies show on a GPU only).
+        waits: those of them that make the host wait where the device is a GPU, as far as the operation tells: values
+            or shapes that the host reads, copies between host and device.
     """
 
     operations: Mapping[str, int]
@@ -56,16 +58,17 @@ class Dispatched:
         return sum(self.waits.values())
 
 
-def count_dispatched(call: Callable[[], Result]) -> tuple[Result, Dispatched]:
-    """Call once, and count; returns what it returned, too."""
-    with _Counting() as counting:
+def count_dispatched(call: Callable[[], Result], device: torch.device) -> tuple[Result, Dispatched]:
+    """Call once, and count what concerns tensors on ``device``; returns what it returned, too."""
+    with _Counting(device.type) as counting:
         result = call()
     return result, Dispatched(dict(counting.operations), dict(counting.waits))
 
 
 class _Counting(TorchDispatchMode):
-    def __init__(self) -> None:
+    def __init__(self, device_type: str) -> None:
         super().__init__()
+        self._device_type = device_type
         self.operations: Counter[str] = Counter()
         self.waits: Counter[str] = Counter()
 
@@ -73,6 +76,9 @@ class _Counting(TorchDispatchMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
+        tensors = (leaf for leaf in tree_leaves((args, kwargs, result)) if isinstance(leaf, Tensor))
+        if not any(tensor.device.type == self._device_type for tensor in tensors):
+            return result
         name = func.overloadpacket.__name__
         waits = name in WAITS or _waits(name, args, kwargs or {}, result)
         if waits or not (_is_view(func) or name in NO_WORK):

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The micro-benchmark of the operators: what runs, what is counted, what is compared; never how long it takes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+import tokenprune as tp
+from tokenprune.errors import InvalidValueError
+from tokenprune.scorers import SCORERS
+from tokenprune.speed import operators
+from tokenprune.speed.clock import timed
+from tokenprune.speed.content import scene_features
+from tokenprune.speed.dispatched import count_dispatched
+from tokenprune.speed.figures import Figure
+from tokenprune.speed.operators import measure_operators
+from tokenprune.speed.operators_request import OperatorsRequest
+from tokenprune.speed.operators_result import OperatorsResult
+from tokenprune.speed.operators_subjects import DIRECT, FRAME_PAIRS, MERGE, PLAN, Clip, Subject, subjects_of
+from tokenprune.speed.scoring import AttentionShape, random_view
+
+SMALL = AttentionShape(heads=4, kv_heads=2, head_dim=8, text_before=3, text_rows=5)
+REQUEST = OperatorsRequest(frames=(8, 4), rows=4, columns=5, width=64, static=0.5, rounds=2, warmup=1, attention=SMALL)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def result() -> OperatorsResult:
+    return measure_operators(REQUEST)
+
+
+def test_every_subject_on_every_clip(result: OperatorsResult) -> None:
+    assert [case.grid for case in result.cases] == [(4, 4, 5), (8, 4, 5)]
+    assert [case.tokens for case in result.cases] == [80, 160]
+    for case in result.cases:
+        names = [cost.name for cost in case.subjects]
+        assert len(names) == len(set(names)) == 14
+        assert {PLAN, MERGE, DIRECT, FRAME_PAIRS, *(f"scorer {name}" for name in SCORERS)} < set(names)
+        assert all(len(cost.seconds.values) == 2 and min(cost.seconds.values) > 0 for cost in case.subjects)
+    assert result.unreachable == {}
+
+
+def test_tokens_kept_are_those_of_the_plans(result: OperatorsResult) -> None:
+    for case in result.cases:
+        kept = {cost.name: cost.tokens_kept for cost in case.subjects}
+        tokens = tp.VisualTokens(scene_features(case.grid, 64, static=0.5), case.grid)
+        expected = tp.STMerge().plan(tokens).kept
+        same = (PLAN, MERGE, DIRECT, "TokenPlan: validate", "TokenPlan: apply")
+        assert {kept[name] for name in same} == {expected}
+        assert {kept[name] for name in kept if "keep_ratio=0.25" in name} == {case.tokens // 4}
+        assert {kept[name] for name in kept if "keep_ratio=0.4" in name} == {case.tokens * 2 // 5}
+        assert {kept[name] for name in kept if "scorer" in name} == {None}
+        assert case.same_tokens is True
+
+
+def test_operations_are_those_of_one_run(result: OperatorsResult) -> None:
+    case = result.cases[1]
+    counted = {cost.name: cost.dispatched for cost in case.subjects}
+    tokens = tp.VisualTokens(scene_features(case.grid, 64, static=0.5), case.grid)
+    assert counted[PLAN] == count_dispatched(lambda: tp.STMerge().plan(tokens), CPU)[1]
+    assert counted[PLAN].total > 10
+    assert counted["UniformSelect(keep_ratio=0.25): plan"].total_waits == 0
+    assert all(counted[f"scorer {name}"].total_waits == 0 for name in SCORERS)
+    assert counted[DIRECT].total_waits > 0
+
+
+def test_stage_1_is_compared_run_by_run(result: OperatorsResult) -> None:
+    for case in result.cases:
+        seconds = {cost.name: cost.seconds for cost in case.subjects}
+        assert case.ratios == {f"{MERGE} / {DIRECT}": seconds[MERGE].over(seconds[DIRECT])}
+
+
+def test_growth_is_the_time_a_frame_of_the_longest_clip_over_the_others() -> None:
+    seconds = {
+        (4, PLAN): Figure((0.5, 1.0)),
+        (4, FRAME_PAIRS): Figure((0.1, 0.2)),
+        (16, PLAN): Figure((2.0, 8.0)),
+        (16, FRAME_PAIRS): Figure((0.4, 1.6)),
+    }
+    (growth,) = operators._growth((4, 16), seconds)
+    assert (growth.frames, growth.over) == (16, 4)
+    assert growth.per_frame.values == pytest.approx((1.0, 2.0))
+    assert growth.per_frame_apart.values == pytest.approx((1.0, 2.0))
+    assert operators._growth((4,), seconds) == []
+    assert operators._growth((1, 4), seconds) == []  # one frame has no pairs, and so no such step
+
+
+def test_the_result_is_json(result: OperatorsResult) -> None:
+    data = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert (data["format"], data["version"]) == ("tokenprune.speed.operators", 1)
+    assert data["setting"]["frames"] == [4, 8]
+    assert (data["setting"]["device"], data["setting"]["dtype"]) == ("cpu", "float32")
+    assert data["machine"]["torch"] == torch.__version__
+    first = data["cases"][0]["subjects"][0]
+    assert first["name"] == PLAN
+    assert first["seconds_per_frame"] == pytest.approx(first["seconds"]["median"] / 4)
+    assert len(first["seconds"]["runs"]) == 2
+    assert first["operations"] > first["host_waits"] == sum(first["waits"].values())
+    assert [(growth["frames"], growth["over"]) for growth in data["growth"]] == [(8, 4)]
+
+
+def test_the_direct_implementation_can_be_left_out_of_large_clips() -> None:
+    result = measure_operators(replace(REQUEST, rounds=1, warmup=0, direct_up_to=4))
+    short, long = ({cost.name for cost in case.subjects} for case in result.cases)
+    assert short - long == {DIRECT}
+    assert [case.same_tokens for case in result.cases] == [True, None]
+    assert [bool(case.ratios) for case in result.cases] == [True, False]
+
+
+def test_out_of_memory_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> torch.Tensor:
+        raise torch.OutOfMemoryError("no room")
+
+    def subjects(clip: Clip, *, direct: bool) -> dict[str, Subject]:
+        found = subjects_of(clip, direct=direct)
+        return found | {DIRECT: Subject(lambda: fail)} if clip.grid[0] == 8 else found
+
+    steps: list[tuple[int, int]] = []
+    monkeypatch.setattr(operators, "subjects_of", subjects)
+    result = measure_operators(REQUEST, lambda done, total: steps.append((done, total)))
+    assert result.unreachable == {f"8 frames: {DIRECT}": "out of memory: no room"}
+    assert [len(case.subjects) for case in result.cases] == [14, 13]
+    assert [case.same_tokens for case in result.cases] == [True, None]
+    assert {total for _, total in steps} == {28 * 4}
+    done = [done for done, _ in steps]
+    assert done == sorted(set(done))
+    assert done[-1] == 28 * 4
+
+
+def test_no_run_is_given_what_another_one_used() -> None:
+    """A plan or tokens that remember what they computed would make every run but the first look cheap."""
+    grid = (4, 4, 5)
+    clip = Clip(scene_features(grid, 64, static=0.5), grid, SMALL)
+    for name, subject in subjects_of(clip, direct=True).items():
+        first, second = (count_dispatched(subject.ready(), CPU)[1] for _ in range(2))
+        assert first == second, name
+
+
+def test_shorter_clips_are_the_beginning_of_the_longest() -> None:
+    clips = operators._clips(REQUEST)
+    assert clips[4].features.data_ptr() == clips[8].features.data_ptr()
+    assert torch.equal(clips[4].features, scene_features((4, 4, 5), 64, static=0.5))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"frames": ()},
+        {"frames": (4, 4)},
+        {"frames": (0, 4)},
+        {"rows": 0},
+        {"columns": 0},
+        {"width": 0},
+        {"rounds": 0},
+        {"warmup": -1},
+        {"static": 1.01},
+        {"device": torch.device("meta")},
+    ],
+)
+def test_bad_values_are_refused(change: dict[str, object]) -> None:
+    with pytest.raises(InvalidValueError):
+        replace(REQUEST, **change)  # type: ignore[arg-type]
+
+
+def test_the_view_is_laid_out_like_a_prompt() -> None:
+    view = random_view(20, SMALL, device=CPU)
+    assert view.queries().shape == (4, 5, 8)
+    assert view.keys().shape == (2, 28, 8)
+    assert view.keys().dtype == view.queries(rotated=False).dtype == torch.bfloat16
+    assert view.visual_columns.tolist() == list(range(3, 23))
+    assert view.text_rows.tolist() == list(range(23, 28))
+    assert view.visible(slice(0, 5)).sum(dim=1).tolist() == [24, 25, 26, 27, 28]
+
+
+def test_rotation_keeps_lengths_and_makes_products_depend_on_distance() -> None:
+    view = random_view(20, SMALL, device=CPU, dtype=torch.float64)
+    still, turned = view.keys(rotated=False), view.keys(rotated=True)
+    torch.testing.assert_close(still.norm(dim=-1), turned.norm(dim=-1))
+    assert torch.equal(still[:, 0], turned[:, 0])
+    assert not torch.allclose(still[:, 1:], turned[:, 1:])
+
+
+def test_timing_gives_back_what_the_call_did() -> None:
+    result, seconds = timed(CPU, lambda: "done")
+    assert result == "done"
+    assert seconds >= 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_the_same_tokens_are_kept() -> None:
+    request = replace(REQUEST, device=torch.device("cuda"), rounds=1, warmup=0)
+    here, there = measure_operators(replace(REQUEST, rounds=1, warmup=0)), measure_operators(request)
+    for mine, its in zip(here.cases, there.cases):
+        assert [cost.tokens_kept for cost in mine.subjects] == [cost.tokens_kept for cost in its.subjects]
+        assert its.same_tokens is True

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operators' costs as tables in Markdown: a row an operator, a column a clip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from tokenprune.speed.figures import Figure
+    from tokenprune.speed.operators_result import OperatorsResult, SubjectCost
+
+WIDER_THAN_ANY = 1000
+"""Columns; a table takes what it needs of them."""
+
+
+def print_tables(result: OperatorsResult) -> None:
+    """Print what was measured to stdout, never folded to the width of a terminal."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, width=WIDER_THAN_ANY)
+    for table in (seconds_table(result), operations_table(result)):
+        console.print(table)
+    for line in (*_comparisons(result), *_growth(result), _setting(result)):
+        console.print(line)
+
+
+def seconds_table(result: OperatorsResult) -> Table:
+    """Median milliseconds of a run."""
+    return _table("milliseconds (median)", result, lambda cost: f"{1000 * cost.seconds.median:.3g}")
+
+
+def operations_table(result: OperatorsResult) -> Table:
+    """Operations dispatched, those of them that wait for the device, tokens kept."""
+
+    def cell(cost: SubjectCost) -> str:
+        kept = "" if cost.tokens_kept is None else f" / {cost.tokens_kept}"
+        return f"{cost.dispatched.total} / {cost.dispatched.total_waits}{kept}"
+
+    return _table("operations / host waits / tokens kept", result, cell)
+
+
+def _table(title: str, result: OperatorsResult, cell: Callable[[SubjectCost], str]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.MARKDOWN)
+    table.add_column(title, no_wrap=True)
+    for case in result.cases:
+        table.add_column(f"{case.grid[0]} frames", justify="right", no_wrap=True)
+    names = dict.fromkeys(cost.name for case in result.cases for cost in case.subjects)
+    for name in names:
+        costs = [next((cost for cost in case.subjects if cost.name == name), None) for case in result.cases]
+        table.add_row(name, *("" if cost is None else cell(cost) for cost in costs))
+    for name in result.unreachable:
+        table.add_row(name, *("out of memory" for _ in result.cases[:1]))
+    return table
+
+
+def _comparisons(result: OperatorsResult) -> list[str]:
+    agreement = {True: "the same tokens kept", False: "NOT the same tokens kept", None: "tokens not compared"}
+    return [
+        f"{case.grid[0]} frames: {name}: {_range(figure)}; {agreement[case.same_tokens]}"
+        for case in result.cases
+        for name, figure in case.ratios.items()
+    ]
+
+
+def _growth(result: OperatorsResult) -> list[str]:
+    return [
+        f"STMerge, time a frame at {growth.frames} frames over that at {growth.over}: {_range(growth.per_frame)}; "
+        f"without the T x T step: {_range(growth.per_frame_apart)}"
+        for growth in result.growth
+    ]
+
+
+def _setting(result: OperatorsResult) -> str:
+    setting, machine = result.setting, result.machine
+    return (
+        f"{setting['rows']} x {setting['columns']} tokens a frame, {setting['width']} wide, {setting['dtype']}, "
+        f"{setting['static']:.0%} static; {setting['rounds']} rounds; {machine['device_name']}, "
+        f"{machine['threads']} threads, torch {machine['torch']}"
+    )
+
+
+def _range(figure: Figure) -> str:
+    return f"{figure.median:.2f} ({min(figure.values):.2f} to {max(figure.values):.2f})"

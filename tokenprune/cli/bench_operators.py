@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``tokenprune bench-operators``: what each operator costs by itself, and how that grows with the clip."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
+from tokenprune.cli._outputs import check_outputs
+from tokenprune.cli._progress import progress_bar
+from tokenprune.cli._usage import UsageError
+from tokenprune.errors import InvalidValueError
+
+if TYPE_CHECKING:
+    import torch
+
+    from tokenprune.speed.operators_result import OperatorsResult
+
+FRAMES = (4, 16, 48, 192)
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def bench_operators(
+    frames: Annotated[
+        list[int] | None,
+        typer.Option(
+            help=f"Token frames of a clip; may be repeated; {', '.join(map(str, FRAMES))} where none is given.",
+            metavar="T",
+            show_default=False,
+        ),
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Token rows of a frame.", metavar="N")] = 16,
+    columns: Annotated[int, typer.Option(help="Token columns of a frame.", metavar="N")] = 18,
+    width: Annotated[int, typer.Option(help="Components of a visual token.", metavar="N")] = 3584,
+    static: Annotated[
+        float, typer.Option(help="Fraction of the positions that stand still within a scene.", metavar="FRACTION")
+    ] = 0.5,
+    rounds: Annotated[int, typer.Option(help="Counted runs of everything, in turn.", metavar="N")] = 5,
+    warmup: Annotated[int, typer.Option(help="Runs before them that are not counted.", metavar="N")] = 1,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one.")] = None,
+    dtype: Annotated[
+        str, typer.Option(help="Of the visual tokens: auto (float32 on a CPU, bfloat16 on a GPU), " + ", ".join(DTYPES))
+    ] = "auto",
+    no_direct: Annotated[
+        bool, typer.Option("--no-direct", help="Leave out the direct implementation of the published method.")
+    ] = False,
+    direct_up_to: Annotated[
+        int | None,
+        typer.Option(help="Leave it out on clips of more frames than this.", metavar="T", show_default=False),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Also write the result to this file, as JSON.", metavar="FILE")
+    ] = None,
+    as_json: JsonFlag = False,
+    debug: DebugFlag = False,
+) -> None:
+    """Measure each operator by itself, on made-up clips of Qwen2.5-VL's size, all in turn.
+
+    Stage 1 stands beside a direct, frame-by-frame implementation of the published method. No model is needed.
+    """
+    with guarded(debug, as_json):
+        check_outputs(out, None, as_json)
+        if no_direct and direct_up_to is not None:
+            raise UsageError("choose one of --no-direct and --direct-up-to", as_json)
+        from tokenprune.speed.operators import measure_operators
+        from tokenprune.speed.operators_request import OperatorsRequest
+
+        there = _device(device, as_json)
+        try:
+            request = OperatorsRequest(
+                tuple(frames or FRAMES),
+                rows,
+                columns,
+                width,
+                static,
+                rounds,
+                warmup,
+                direct_up_to=0 if no_direct else direct_up_to,
+                device=there,
+                dtype=_dtype(dtype, there, as_json),
+            )
+        except InvalidValueError as error:
+            raise UsageError(str(error), as_json) from error
+        with progress_bar("runs") as progress:
+            result = measure_operators(request, progress)
+        _show(result, out, as_json)
+
+
+def _device(name: str | None, as_json: bool) -> torch.device:
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device must be cpu, cuda, cuda:1, ..., got {name!r}", as_json) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices", as_json)
+    return device
+
+
+def _dtype(name: str, device: torch.device, as_json: bool) -> torch.dtype:
+    import torch
+
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    if name not in DTYPES:
+        raise UsageError(f"--dtype must be auto, {', '.join(DTYPES)}, got {name!r}", as_json)
+    return getattr(torch, name)
+
+
+def _show(result: OperatorsResult, out: Path | None, as_json: bool) -> None:
+    data: dict[str, Any] = {**result.to_dict(), "command": shlex.join(["tokenprune", *sys.argv[1:]])}
+    if out is not None:
+        from tokenprune.files import write_text
+
+        write_text(out, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    if as_json:
+        print_json(data)
+        return
+    from tokenprune.cli._bench_operators_table import print_tables
+
+    print_tables(result)
