@@ -30,38 +30,51 @@ class Blocks:
     still: Tensor
 
     @cached_property
-    def starts(self) -> Tensor:
-        """``(S,)`` first frame of each segment."""
-        return torch.tensor([start for start, _ in self.segments], device="cpu")
-
-    @cached_property
     def widths(self) -> Tensor:
         """``(S,)`` number of frames of each segment."""
         return torch.tensor([stop - start for start, stop in self.segments], device="cpu")
 
     @cached_property
-    def segment_of(self) -> Tensor:
+    def _segment_of(self) -> Tensor:
         """``(T,)`` segment of each frame."""
         return torch.repeat_interleave(torch.arange(len(self.segments), device="cpu"), self.widths)
 
     @cached_property
-    def static_labels(self) -> Tensor:
+    def _static(self) -> Tensor:
         """``(S,)`` number of each segment's static block."""
-        return self.starts + torch.arange(len(self.segments), device="cpu")
+        return self.widths.cumsum(0) - self.widths + torch.arange(len(self.segments), device="cpu")
 
     @cached_property
-    def dynamic_labels(self) -> Tensor:
+    def _dynamic(self) -> Tensor:
         """``(T,)`` number of each frame's dynamic block."""
-        return torch.arange(len(self.segment_of), device="cpu") + self.segment_of + 1
+        return torch.arange(len(self._segment_of), device="cpu") + self._segment_of + 1
+
+    @cached_property
+    def members(self) -> Tensor:
+        """``(B, L)`` bool, the positions of each block."""
+        return self._numbered(self.still, ~self.still[self._segment_of])
+
+    @cached_property
+    def widths_merged(self) -> Tensor:
+        """``(B,)`` how many frames a token of each block stands for: its segment's, or one."""
+        return self._numbered(self.widths, torch.ones_like(self._segment_of))
+
+    @cached_property
+    def first_frames(self) -> Tensor:
+        """``(B,)`` the frame in which each block's tokens stand: its segment's first, or its own."""
+        starts = self.widths.cumsum(0) - self.widths
+        return self._numbered(starts, torch.arange(len(self._segment_of), device="cpu"))
 
     @cached_property
     def sizes(self) -> list[int]:
         """Tokens of each block that can go on: a static position counts once, a dynamic one in each frame."""
-        still = self.still.sum(dim=1)
-        sizes = torch.empty(len(self.segments) + len(self.segment_of), dtype=torch.int64, device="cpu")
-        sizes[self.static_labels] = still
-        sizes[self.dynamic_labels] = self.still.shape[1] - still[self.segment_of]
-        return sizes.tolist()
+        return self.members.sum(dim=1).tolist()
+
+    def _numbered(self, static: Tensor, dynamic: Tensor) -> Tensor:
+        """One entry a block, ``(B, ...)``, from those of static blocks ``(S, ...)`` and dynamic ones ``(T, ...)``."""
+        both = dynamic.new_empty(len(static) + len(dynamic), *static.shape[1:])
+        both[self._static], both[self._dynamic] = static, dynamic
+        return both
 
     def with_room_for(self, budget: int, similarity: Tensor, *, resolution: float) -> Blocks:
         """The same blocks, with static positions made dynamic, least similar first, until ``budget`` tokens can go on.
@@ -80,29 +93,26 @@ class Blocks:
         still[released] = False
         return replace(self, still=still.view_as(self.still))
 
-    def to_plan(self, static_centres: Tensor, dynamic_centres: Tensor, kept: int) -> TokenPlan:
+    def to_plan(self, centres: Tensor, kept: int) -> TokenPlan:
         """The plan that merges every token into its centre; a static centre stands in the segment's first frame.
 
         Args:
-            static_centres: ``(S, L)`` int64, the position of the centre of each static position, -1 for dropped.
-            dynamic_centres: ``(T, L)`` int64, the same for each dynamic token.
+            centres: ``(B, L)`` int64, the position of the centre of each position of a block, -1 for dropped.
             kept: the number of centres.
         """
-        device = dynamic_centres.device
-        frames, length = dynamic_centres.shape
-        parts = (self.segment_of, self.starts, self.static_labels, self.dynamic_labels, self.still.flatten())
-        segment_of, starts, static_labels, dynamic_labels, still = upload(torch.cat(parts), device).split(
-            [len(part) for part in parts]
+        device, length = centres.device, centres.shape[1]
+        block_of = torch.where(
+            self.still[self._segment_of], self._static[self._segment_of, None], self._dynamic[:, None]
         )
-        still = still.view_as(self.still)[segment_of] > 0
-        frame = torch.arange(frames, device=device)[:, None]
-        frame = torch.where(still, starts[segment_of][:, None], frame)
-        label = torch.where(still, static_labels[segment_of][:, None], dynamic_labels[:, None])
-        centre = torch.where(still, static_centres[segment_of], dynamic_centres)
-        target = torch.where(centre >= 0, frame * length + centre, -1).flatten()
+        position = torch.arange(length, device="cpu")
+        # Of each token: its block, the place of its entry in `centres`, and the first token of its block's frame.
+        known = torch.stack([block_of, block_of * length + position, self.first_frames[block_of] * length])
+        block, entry, corner = upload(known.flatten(1), device)
+        centre = centres.flatten()[entry]
+        target = torch.where(centre >= 0, corner + centre, -1)
 
-        is_anchor = target == torch.arange(frames * length, device=device)
+        is_anchor = target == torch.arange(len(target), device=device)
         anchors = places_where(is_anchor, kept)
         place = is_anchor.cumsum(0) - 1
         assign = torch.where(target >= 0, place[target.clamp(min=0)], -1)
-        return TokenPlan(anchors, assign, blocks=label.flatten()[anchors], segments=tuple(self.segments))
+        return TokenPlan(anchors, assign, blocks=block[anchors], segments=tuple(self.segments))

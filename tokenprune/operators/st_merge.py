@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -20,8 +19,6 @@ from tokenprune.operators.st_blocks import Blocks
 from tokenprune.plan import TokenPlan
 from tokenprune.segments import Segment, label_frames, segments_of
 from tokenprune.tokens import VisualTokens
-
-ReadPoints = Callable[[list[int], Tensor], Tensor]
 
 SLACK = 1e-6  # a mean cosine this little below tau reaches it: fp32 cannot tell
 
@@ -116,20 +113,8 @@ class STMerge:
         shares = [size if size <= self.min_tokens else portion(size, self.cluster_ratio) for size in blocks.sizes]
         if budget is not None:
             shares = split_budget(shares, blocks.sizes, budget)
-        counts = torch.tensor(shares, device="cpu")
-
-        def static_points(rows: list[int], positions: Tensor) -> Tensor:
-            return grid.time_sums([segments[row] for row in rows], positions)
-
-        def dynamic_points(rows: list[int], positions: Tensor) -> Tensor:
-            frames = torch.tensor(rows, device="cpu")[:, None]
-            return grid.tokens(upload(frames * grid.length + positions, grid.device))
-
-        moving = ~blocks.still[blocks.segment_of]
-        one = torch.ones_like(blocks.segment_of)
-        static = self._centres(blocks.still, counts[blocks.static_labels], grid, blocks.widths, static_points)
-        dynamic = self._centres(moving, counts[blocks.dynamic_labels], grid, one, dynamic_points)
-        return blocks.to_plan(static, dynamic, sum(map(min, shares, blocks.sizes)))
+        centres = self._centres(grid, blocks, torch.tensor(shares, device="cpu"))
+        return blocks.to_plan(centres, sum(map(min, shares, blocks.sizes)))
 
     def _segments(self, grid: GridFeatures) -> list[Segment]:
         clusters = portion(grid.frames, self.temporal_segment_ratio)
@@ -147,39 +132,52 @@ class STMerge:
             raise InvalidValueError("visual token features must be finite, but they hold NaN or infinity")
         return segments_of(found)
 
-    def _centres(self, members: Tensor, shares: Tensor, grid: GridFeatures, merged: Tensor, read: ReadPoints) -> Tensor:
-        """Cluster each of R blocks into its share. Does not wait for the device.
+    def _centres(self, grid: GridFeatures, blocks: Blocks, shares: Tensor) -> Tensor:
+        """Cluster each of B blocks into its share. Does not wait for the device.
 
         Args:
-            members: ``(R, L)`` bool, on the CPU, the positions of each block.
-            shares: ``(R,)`` int64, on the CPU, how many clusters each is to have; none drops the block.
             grid: the video.
-            merged: ``(R,)`` int64, on the CPU, how many tokens each of a block's points sums up.
-            read: the points ``(G, n, D)`` of some blocks at positions ``(G, n)``, which are on the CPU.
+            blocks: its blocks.
+            shares: ``(B,)`` int64, on the CPU, how many clusters each is to have; none drops the block.
 
         Returns:
-            ``(R, L)`` int64, the position of the centre of each member, -1 for dropped; others mean nothing.
+            ``(B, L)`` int64, the position of the centre of each position of a block, -1 for dropped; entries of
+            positions outside the block mean nothing.
         """
-        sizes = members.sum(dim=1)
-        itself = torch.arange(members.shape[1], device="cpu")
+        sizes = blocks.members.sum(dim=1)
+        itself = torch.arange(grid.length, device="cpu")
         centres = upload(torch.where(shares[:, None] > 0, itself, -1), grid.device)
         to_cluster = ((shares > 0) & (shares < sizes)).nonzero().squeeze(1)
-        members_first = torch.argsort((~members).to(torch.uint8), dim=1, stable=True)
+        members_first = torch.argsort((~blocks.members).to(torch.uint8), dim=1, stable=True)
         for batch in batches(sizes[to_cluster].tolist(), grid.dim, grid.device):
             rows = to_cluster[batch]
-            largest, smallest = int(sizes[rows[0]]), int(sizes[rows[-1]])
+            rows = rows[torch.argsort(-blocks.widths_merged[rows], stable=True)]
+            largest = int(sizes[rows].max())
             places = members_first[rows, :largest]
-            known = torch.cat([places, rows[:, None], sizes[rows, None], shares[rows, None], merged[rows, None]], dim=1)
-            known = upload(known, grid.device)
-            places_there = known[:, :largest]
-            row, size, count, one_point = known[:, largest:].unbind(1)
+            numbers = torch.stack([rows, sizes[rows], shares[rows], blocks.widths_merged[rows]], dim=1)
+            known = upload(torch.cat([places, numbers], dim=1), grid.device)
+            there = known[:, :largest]
+            row, size, count, merged = known[:, largest:].unbind(1)
             clusters = dpc_knn(
-                read(rows.tolist(), places),
+                self._points(grid, blocks, rows, places),
                 count,
-                grid.units(one_point),
+                grid.units(merged),
                 neighbours=self.neighbours,
                 distance_scale=self.distance_scale,
-                sizes=size if smallest < largest else None,
+                sizes=size if int(sizes[rows].min()) < largest else None,
             )
-            centres[row[:, None], places_there] = places_there.gather(1, clusters.centres)
+            centres[row[:, None], there] = there.gather(1, clusters.centres)
         return centres
+
+    def _points(self, grid: GridFeatures, blocks: Blocks, rows: Tensor, places: Tensor) -> Tensor:
+        """The points ``(G, n, D)`` of the blocks at ``rows``, static ones first, at positions ``(G, n)``."""
+        widths, starts = blocks.widths_merged[rows], blocks.first_frames[rows]
+        several = int((widths > 1).sum())
+        parts: list[Tensor] = []
+        if several:
+            spans = list(zip(starts.tolist(), (starts + widths).tolist()))
+            parts.append(grid.time_sums(spans[:several], places[:several]))
+        if several < len(rows):
+            single = starts[several:, None] * grid.length + places[several:]
+            parts.append(grid.tokens(upload(single, grid.device)))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
