@@ -30,6 +30,7 @@ def test_the_tables() -> None:
     assert sum(line.startswith("| STMerge: plan and apply") for line in lines) == 2
     assert any(line.startswith("5 frames: STMerge: plan and apply / direct implementation: ") for line in lines)
     assert any(line.startswith("STMerge, time a frame at 5 frames over that at 2: ") for line in lines)
+    assert lines[-2].startswith("Counted on a CPU: ")
     assert lines[-1].startswith("2 x 3 tokens a frame, 16 wide, float32, 50% static; 1 rounds; ")
 
 

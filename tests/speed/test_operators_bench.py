@@ -157,6 +157,7 @@ def test_shorter_clips_are_the_beginning_of_the_longest() -> None:
         {"width": 0},
         {"rounds": 0},
         {"warmup": -1},
+        {"direct_up_to": -1},
         {"static": 1.01},
         {"device": torch.device("meta")},
     ],

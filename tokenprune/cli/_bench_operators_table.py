@@ -23,7 +23,7 @@ def print_tables(result: OperatorsResult) -> None:
     console = Console(highlight=False, markup=False, width=WIDER_THAN_ANY)
     for table in (seconds_table(result), operations_table(result)):
         console.print(table)
-    for line in (*_comparisons(result), *_growth(result), _setting(result)):
+    for line in (*_comparisons(result), *_growth(result), *_caution(result), _setting(result)):
         console.print(line)
 
 
@@ -73,6 +73,14 @@ def _growth(result: OperatorsResult) -> list[str]:
         f"STMerge, time a frame at {growth.frames} frames over that at {growth.over}: {_range(growth.per_frame)}; "
         f"without the T x T step: {_range(growth.per_frame_apart)}"
         for growth in result.growth
+    ]
+
+
+def _caution(result: OperatorsResult) -> list[str]:
+    if result.setting["device"] != "cpu":
+        return []
+    return [
+        "Counted on a CPU: operations and waits include bookkeeping that stays on the host beside a GPU, and no copies"
     ]
 
 

@@ -52,6 +52,8 @@ class OperatorsRequest:
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise InvalidValueError(f"{name} must be at least {smallest}, got {getattr(self, name)!r}")
+        if self.direct_up_to is not None and self.direct_up_to < 0:
+            raise InvalidValueError(f"direct_up_to must be at least 0, got {self.direct_up_to!r}")
         if not 0 <= self.static <= 1:
             raise InvalidValueError(f"static must be a fraction in [0, 1], got {self.static!r}")
         if self.device.type not in ("cpu", "cuda"):
