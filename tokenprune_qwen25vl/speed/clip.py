@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real clip in the size that is asked for: zeros would cost as much, but a fast path for them could not be told."""
+"""A real clip in the size that is asked for: zeros would be attended to, normalised and cached unlike a video."""
 
 from __future__ import annotations
 
@@ -45,7 +45,13 @@ def clip_pixels(processor: Any, grid: tuple[int, int, int], batch: int) -> Tenso
     for row in range(batch):
         frames = torch.from_numpy(shown[(places + row) % len(shown)]).permute(0, 3, 1, 2)
         frames = _resized(frames, (rows * side, columns * side))
-        made = processor(videos=[frames], do_resize=False, do_sample_frames=False, return_tensors="pt")
+        made = processor(
+            videos=[frames],
+            do_resize=False,
+            do_sample_frames=False,
+            cap_pixels_per_frame=False,  # nothing is resized, but left open it is warned about
+            return_tensors="pt",
+        )
         pixels.append(made["pixel_values_videos"])
     return torch.cat(pixels)
 

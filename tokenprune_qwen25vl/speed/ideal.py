@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 from transformers.masking_utils import create_causal_mask
 
-from tokenprune.runtime.timing import Moment
+from tokenprune.speed.clock import timed
 from tokenprune.speed.figures import Sample
 from tokenprune.speed.memory import PeakMemory
 from tokenprune_qwen25vl.parts import Parts
@@ -76,10 +76,6 @@ def run_ideal(bench: Bench, pruned: Subject) -> tuple[Sample, Facts]:
     gc.collect()
     embeds, positions = bench.prompt.embeds(bench.parts), bench.prompt.positions(bench.parts)
     with PeakMemory(bench.device) as peak:
-        if bench.device.type == "cuda":
-            torch.cuda.synchronize(bench.device)
-        begin = Moment.now(bench.device)
-        run_layers(bench.parts, embeds, positions, lengths)
-        seconds = begin.until(Moment.now(bench.device))
+        _, seconds = timed(bench.device, lambda: run_layers(bench.parts, embeds, positions, lengths))
     tokens = [[length] * bench.prompt.rows for length in lengths]
     return {"llm_prefill_seconds": seconds, **peak_of(peak)}, Facts(tokens, pruned.facts.longest, None)

@@ -93,7 +93,7 @@ def require_room(parts: Parts, request: SpeedRequest) -> None:
     """Raise :class:`InvalidValueError` for a prompt and an answer that are longer than the model can take."""
     length = LEAD + 1 + math.prod(request.grid) + 1 + request.text
     limit = int(parts.text.config.max_position_embeddings)
-    if length + request.new_tokens >= limit:
+    if length + request.new_tokens > limit:
         raise InvalidValueError(
             f"grid {request.grid} makes a prompt of {length} tokens, which with {request.new_tokens} decoded after the "
             f"first is more than the {limit} of the model"
@@ -133,7 +133,7 @@ def random_features(parts: Parts, request: SpeedRequest) -> Tensor:
     What a random tower makes of pixels means nothing: all of it is alike, or none. So the decoder is shown scenes
     whose redundancy is known (:func:`tokenprune.speed.content.scene_features`).
     """
-    embedding = parts.text.get_input_embeddings().weight
+    embedding = parts.text.get_input_embeddings().weight.detach()
     scale = float(embedding[:4096].float().std())
     clips = [
         scene_features(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tokenprune.errors import UnsupportedModeError
 from tokenprune.pipeline import Pipeline
-from tokenprune.runtime.timing import Moment
+from tokenprune.speed.clock import timed
 from tokenprune.speed.figures import Sample
 from tokenprune.speed.memory import PeakMemory
 from tokenprune.speed.result import Role
@@ -106,11 +106,7 @@ def run_vision(bench: Bench) -> Sample:
     tower = bench.parts.prompt.visual
     with PeakMemory(bench.device) as peak:
         pixels = bench.pixels.to(bench.device, tower.dtype)
-        if bench.device.type == "cuda":
-            torch.cuda.synchronize(bench.device)
-        begin = Moment.now(bench.device)
-        encode_clips(bench.parts, pixels, bench.prompt.grid_thw)
-        seconds = begin.until(Moment.now(bench.device))
+        _, seconds = timed(bench.device, lambda: encode_clips(bench.parts, pixels, bench.prompt.grid_thw))
     return {"seconds": seconds, **peak_of(peak)}
 
 

@@ -25,7 +25,10 @@ Cut = tuple[int, Budget]
 
 
 def cuts_of(pipeline: Pipeline, depth: int) -> list[Cut]:
-    """The pipeline's selections of video tokens by attention; where there are none, there is no usual way either."""
+    """The pipeline's :class:`AttnPrune` that cut video tokens; without any there is no usual way either.
+
+    Only their layers and budgets count: the usual way has scores of its own, and one ranking.
+    """
     placed = zip(pipeline.layers(depth), pipeline.selectors)
     return [(layer, s.budget) for layer, s in placed if isinstance(s, AttnPrune) and "video" in s.modalities]
 

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A tiny Qwen2.5-VL and a prompt of random clips, as the runs of the speed benchmark take them."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from qwen25vl.tiny import tiny_model
+
+from tokenprune.speed.request import SpeedRequest
+from tokenprune_qwen25vl.parts import require_parts
+from tokenprune_qwen25vl.speed.clip import clip_pixels, video_processor
+from tokenprune_qwen25vl.speed.prompt import make_prompt
+from tokenprune_qwen25vl.speed.runs import Bench, encode_clips
+
+
+@lru_cache
+def model(attention: str = "sdpa") -> Any:
+    """One for the tests of a file, with wide weights, so that a wrong token or position shows."""
+    made = tiny_model()
+    made.set_attn_implementation(attention)
+    return made
+
+
+def bench(batch: int = 1, new_tokens: int = 3, text: int = 4, attention: str = "sdpa") -> Bench:
+    parts = require_parts(model(attention))
+    request = SpeedRequest({}, grid=(3, 2, 3), text=text, batch=batch, new_tokens=new_tokens)
+    pixels = clip_pixels(video_processor(parts.model.config.vision_config), request.grid, batch)
+    prompt = make_prompt(parts, request, pixels)
+    features = encode_clips(parts, pixels, prompt.grid_thw)
+    noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(5))
+    return Bench(parts, prompt.showing(features + noise), pixels, new_tokens)
+
+
+def first_logits(of: Bench, **more: Any) -> torch.Tensor:
+    """``(B, vocabulary)`` after the prompt, from a forward that encodes nothing."""
+    from tokenprune_qwen25vl.features import encoded_before
+
+    with torch.no_grad(), encoded_before(of.parts.prompt.visual, of.prompt.features):
+        return of.parts.model(**of.prompt.inputs(), **more).logits[:, -1]
+
+
+def hooks_of(made: Any) -> int:
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in made.modules())
