@@ -98,9 +98,9 @@ class FakeBench:
         plain = a_row("plain", "plain", figure(0.5, 0.5, 0.5), figure(0.9, 1.0, 1.1))
         rows = [row for name, pipeline in request.pipelines.items() for row in rows_of(name, pipeline)]
         return SpeedResult(
-            setting={"shape": request.shape, "grid": list(request.grid), "dtype": "bfloat16", "layers": 28},
+            setting={"shape": request.shape, "grid": list(request.grid), "dtype": "bfloat16", "tokens": 2310},
             machine={"device": "cpu", "device_name": "Abacus 3000", "memory_bytes": 8 * 2**30, "cuda": None},
-            vision={"seconds": figure(0.3, 0.4, 0.5)},
+            vision={"seconds": figure(0.3, 0.4, 0.5), "peak_memory_bytes": figure(2.0**30)},
             rows=[plain, *rows] if self.plain else rows,
             unreachable={} if self.plain else {"plain": "out of memory: tried to allocate 9 TiB"},
         )
@@ -271,8 +271,8 @@ def test_the_table_of_operators(run: Run) -> None:
 def test_machine_setting_vision_and_legend(run: Run) -> None:
     said = run("--shape", "tiny").stdout
     assert "device cpu, device name Abacus 3000, memory 8.0 GiB\n" in said
-    assert "shape tiny, grid 16x12x12, dtype bfloat16, layers 28\n" in said
-    assert "vision encoder: 400 ms [300, 500]\n" in said
+    assert "shape tiny, grid 16x12x12, dtype bfloat16, tokens 2,310\n" in said
+    assert "vision encoder: 400 ms [300, 500], peak memory 1.0 GiB\n" in said
     assert "Ceiling: the speed-up of an LLM prefill that takes no time" in said
     assert "unreachable" not in said
 
@@ -338,6 +338,31 @@ def test_what_the_bars_are_made_of() -> None:
     assert parts == pytest.approx([0.4, 0.005, 0.12, 0.025])  # 0.55 s in all
     assert list(parts_of(ideal, 0.4).values()) == pytest.approx([0.4, 0, 0.1, 0])
     assert list(parts_of(usual, 0.4).values()) == pytest.approx([0.4, 0, 0.9, 0])
+
+
+def test_the_shipped_model_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for needed in ("transformers", "torchvision", "matplotlib"):
+        pytest.importorskip(needed)
+    monkeypatch.chdir(tmp_path)
+    small = "--grid 4x4x4 --text 32 --rounds 2 --warmup 0 --new-tokens 2 --device cpu --out a.json --plot a.png"
+    done = CliRunner().invoke(app, ["bench", *small.split(), "--profile", "traces"])
+    assert done.exit_code == 0, done.output
+    names = ["plain", "default", "ideal: default", "usual: default", "baseline"]
+    assert [row[""] for row in table_of(done.stdout, "LLM prefill")] == names
+    costs = [(row["operator"], row["where"]) for row in table_of(done.stdout, "operator")]
+    assert costs == [("STMerge", "before the LLM"), ("AttnPrune", "after layer 2")]
+    data = json.loads(Path("a.json").read_text())
+    plain, mine, ideal = data["rows"][:3]
+    assert plain["layer_tokens"] == 8 * [[data["setting"]["prompt_tokens"]]]
+    assert ideal["layer_tokens"] == mine["layer_tokens"] != plain["layer_tokens"]
+    assert mine["kv_bytes"] == mine["kv_bytes_by_formula"] < plain["kv_bytes"]
+    assert mine["prefill_flops"] < plain["prefill_flops"]
+    assert set(mine["speedups"]) == {"time_to_first_token", "answer"}
+    assert "llm_prefill / ideal" in mine["ratios"]
+    assert len(plain["figures"]["llm_prefill_seconds"]["runs"]) == 2
+    assert data["unreachable"] == {}
+    assert Path("a.png").read_bytes().startswith(b"\x89PNG")
+    assert len(list(Path("traces").iterdir())) == len(names) + 1  # the vision encoder has one too
 
 
 # What it refuses

@@ -49,7 +49,7 @@ def draw(result: SpeedResult, path: Path) -> None:
     axes.invert_yaxis()
     axes.margins(x=0.1)
     axes.set_xlabel("milliseconds (medians)")
-    axes.set_title("Time to the first token")
+    axes.set_title(f"Time to the first token\n{_subject(result)}", fontsize="medium")
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     figure.legend(handles=_legend(), fontsize="small", ncols=len(_COLOURS), loc="outside lower center")
@@ -83,4 +83,12 @@ def _legend() -> list[Any]:
 
 
 def _label(row: SpeedRow) -> str:
-    return row.name if FIRST_TOKEN in row.figures else f"{row.name}\n(LLM prefill only)"
+    return row.name if FIRST_TOKEN in row.figures else f"{row.name}\n(ends with the LLM prefill)"
+
+
+def _subject(result: SpeedResult) -> str:
+    """What was measured on what, as far as the adapter says it."""
+    setting, machine = result.setting, result.machine
+    tokens = setting.get("prompt_tokens")
+    known = (setting.get("model"), setting.get("dtype"), machine.get("device_name"), tokens and f"{tokens} tokens")
+    return ", ".join(str(fact) for fact in known if fact)

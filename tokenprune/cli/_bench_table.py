@@ -123,6 +123,8 @@ def _fact(name: str, value: Any) -> str:
         return f"{_words(name)} ({_facts(value)})"
     if isinstance(value, (list, tuple)):
         return f"{_words(name)} {'x'.join(str(each) for each in value)}"
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{_words(name)} {value:,}"
     return f"{_words(name)} {value}"
 
 
@@ -131,11 +133,12 @@ def _words(name: str) -> str:
 
 
 def _quantity(name: str, figure: Figure) -> str:
+    """A figure of the vision encoder, by its name's unit."""
     if name == VISION:
         return _spread(figure)
     if name.endswith("_seconds"):
         return f"{_words(name[: -len('_seconds')])} {_spread(figure)}"
-    return f"{_words(name)} {figure.median:g}"
+    return _fact(name, figure.median)
 
 
 def _spread(figure: Figure | None) -> str:
