@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -199,6 +199,9 @@ class TokenPlan:
             blocks = _first(after.blocks, self.blocks)
             segments = after.segments or self.segments
             return TokenPlan(self.anchors, self.assign, self.weights, blocks, segments, self.merges)
+        if self.is_identity and self.weights is None:
+            blocks = after.blocks if self.blocks is None or after.blocks is not None else self.blocks[after.anchors]
+            return replace(after, blocks=blocks, segments=after.segments or self.segments)
         place = self.assign.clamp(min=0)
         merged = self.assign >= 0
         assign = torch.where(merged, after.assign[place], -1) if self.kept else self.assign

@@ -98,7 +98,7 @@ def contents(cache: Any) -> list[tuple[Any, ...]]:
             for value in (
                 layer.keys,
                 layer.values,
-                *(getattr(layer, n, None) for n in ("removed", "columns", "valid", "tail")),
+                *(getattr(layer, n, None) for n in ("removed", "columns", "valid")),
             )
         )
         for layer in cache.layers

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from typing import Any
 
 import pytest
@@ -20,7 +21,6 @@ from transformers.cache_utils import DynamicSlidingWindowLayer, QuantizedLayer, 
 
 import tokenprune as tp
 from tokenprune.hf import PrunableLayer, make_prunable
-from tokenprune.runtime.layout import Layout
 
 CUT = tp.Pipeline([tp.AttnPrune(layer=1, keep_ratio=0.4)])
 RAGGED = prompt([[5, Clip(3, 2, 3), 6], [9, Clip(2, 2, 2), 3, Clip(2, 2, 3), 7]])
@@ -42,14 +42,13 @@ def append(cache: DynamicCache, batch: int, length: int) -> None:
         cache.update(keys, -keys, layer)
 
 
-def cut_all(cache: DynamicCache, index: list[list[int]], mask: list[list[bool]] | None = None, tail: int = 0) -> None:
-    """Cut every layer, and declare the last ``tail`` columns gapless, as a finished prefill does."""
+def cut_all(cache: DynamicCache, index: list[list[int]], mask: list[list[bool]] | None = None) -> None:
+    """Cut every layer."""
     handle = make_prunable(cache)
     slots = torch.tensor(index)
     valid = torch.ones_like(slots, dtype=torch.bool) if mask is None else torch.tensor(mask)
     for number in range(len(cache.layers)):
         handle.cut(number, slots, valid)
-        handle.layer(number).tail = tail
 
 
 def stored(cache: DynamicCache) -> list[list[int]]:
@@ -70,7 +69,7 @@ def stored(cache: DynamicCache) -> list[list[int]]:
 
 def test_equal_rows_are_cut() -> None:
     cache = filled()
-    cut_all(cache, [[0, 3, 5], [1, 2, 4]], tail=0)
+    cut_all(cache, [[0, 3, 5], [1, 2, 4]])
     assert stored(cache) == [[0, 3, 5], [1001, 1002, 1004]]
     assert cache.logical_length == cache.get_seq_length() == 6
     assert cache.stored_length == 3
@@ -98,7 +97,7 @@ def test_a_cut_through_the_protocol_of_the_cache() -> None:
 def ragged() -> DynamicCache:
     """Row 0 keeps 3 tokens, row 1 only 2; their last two columns are without gaps."""
     cache = filled()
-    cut_all(cache, [[0, 4, 5], [0, 4, 5]], [[True, True, True], [False, True, True]], tail=2)
+    cut_all(cache, [[0, 4, 5], [0, 4, 5]], [[True, True, True], [False, True, True]])
     return cache
 
 
@@ -170,15 +169,6 @@ def test_crop_into_the_removed_part_changes_nothing(count: int) -> None:
     assert same_contents(contents(cache), before)
 
 
-def test_a_tail_without_gaps_is_the_shortest_over_the_rows() -> None:
-    columns, everything = torch.tensor([[0, 1, 4, 5], [2, 3, 4, 5]]), torch.ones(2, 4, dtype=torch.bool)
-    assert Layout(columns, everything, [4, 4]).tail_without_gaps(6) == 2
-    assert Layout(columns[1:], everything[1:], [4]).tail_without_gaps(6) == 4
-    padded = torch.tensor([[False, False, False, True]])
-    assert Layout(columns[1:], padded, [1]).tail_without_gaps(6) == 1
-    assert Layout(columns[1:], everything[1:], [4]).tail_without_gaps(7) == 0
-
-
 def test_crop_without_a_cut_is_the_librarys() -> None:
     cache = filled()
     cache.crop(-2)
@@ -202,10 +192,10 @@ def histories(draw: st.DrawFn) -> list[tuple[str, Any]]:
 
 @given(histories())
 def test_any_history_equals_lists_of_columns(history: list[tuple[str, int]]) -> None:
-    """``rows`` holds per row the marks stored; ``tail`` how many last columns all rows have kept."""
+    """``rows`` holds per row the marks stored, of ``logical`` columns."""
     cache = opened(filled(batch=2, length=5))
     rows = [[0, 1, 2, 3, 4], [1000, 1001, 1002, 1003, 1004]]
-    logical, tail = 5, None
+    logical = 5
     for name, number in history:
         draw = torch.Generator().manual_seed(number)
         if name == "append":
@@ -216,7 +206,7 @@ def test_any_history_equals_lists_of_columns(history: list[tuple[str, int]]) -> 
                 keys = keys[:, None, :, None].expand(-1, 2, -1, 4)
                 cache.update(keys, -keys, layer)
             rows = [row + [mark + logical + i for i in range(new)] for row, mark in zip(rows, marks)]
-            logical, tail = logical + new, None if tail is None else tail + new
+            logical += new
         elif name == "cut":
             wanted = [sorted(row[i] for i in range(len(row)) if torch.rand((), generator=draw) < 0.6) for row in rows]
             longest = max(1, *map(len, wanted))
@@ -227,7 +217,7 @@ def test_any_history_equals_lists_of_columns(history: list[tuple[str, int]]) -> 
             mask = [[False] * (longest - len(want)) + [True] * len(want) for want in wanted]
             cut_all(cache, index, mask)
             opened(cache)
-            rows, tail = wanted, 0
+            rows = wanted
         elif name == "reorder":
             order = torch.randint(len(rows), (len(rows),), generator=draw)
             cache.reorder_cache(order)
@@ -241,18 +231,24 @@ def test_any_history_equals_lists_of_columns(history: list[tuple[str, int]]) -> 
             rows = [rows[i] for i in chosen]
         elif name == "crop":
             count = number % 3
-            if tail is not None and count > tail:
+            if count > min(tail_of(row, logical) for row in rows):
                 with pytest.raises(tp.UnsupportedCacheError):
                     cache.crop(-count)
             elif count < logical:
                 cache.crop(-count)
                 rows = [[mark for mark in row if mark % 1000 < logical - count] for row in rows]
-                logical, tail = logical - count, None if tail is None else tail - count
+                logical -= count
         elif name == "copy":
             cache = opened(copy.deepcopy(cache))
         assert stored(cache) == rows
         assert cache.get_seq_length() == logical
         assert cache.get_mask_sizes(1, 0) == (cache.layers[0].stored + 1, logical - cache.layers[0].stored)
+
+
+def tail_of(row: list[int], logical: int) -> int:
+    """How many of the last of ``logical`` columns a row of marks ends with."""
+    ends = zip(reversed(row), range(logical - 1, -1, -1))
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] % 1000 == pair[1], ends))
 
 
 def slot_of(cache: DynamicCache) -> list[list[int]]:

@@ -35,7 +35,6 @@ class PrunableLayer(DynamicLayer):
         columns: ``(B, C)`` int64, the logical column of each of the first C slots; None while slot j is column j.
             Slots appended later are the last logical columns.
         valid: ``(B, C)`` bool, False for padding slots of rows that keep fewer tokens; None where no row is padded.
-        tail: how many of the last logical columns every row stores, so that they can be cropped again.
     """
 
     def __init__(self) -> None:
@@ -46,7 +45,6 @@ class PrunableLayer(DynamicLayer):
         self.removed: int = 0
         self.columns: Tensor | None = None
         self.valid: Tensor | None = None
-        self.tail: int | None = None
         self.gate: Gate | None = None
 
     @property
@@ -63,8 +61,6 @@ class PrunableLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         self._require_session()
-        if self.tail is not None:
-            self.tail += key_states.shape[-2]
         return super().update(key_states, value_states, *args, **kwargs)
 
     def reset(self) -> None:
@@ -93,43 +89,48 @@ class PrunableLayer(DynamicLayer):
         count = -tokens_to_remove if tokens_to_remove <= 0 else max(0, self.get_seq_length() - tokens_to_remove)
         if count == 0 or not self.is_initialized:
             return
-        if self.tail is not None and count > self.tail:
+        tail = self._tail()
+        if tail is not None and count > tail:
             raise UnsupportedCacheError(
-                f"cannot crop {count} tokens: only the last {self.tail} of this cache are stored without gaps"
+                f"cannot crop {count} tokens: only the last {tail} of this cache are stored without gaps"
             )
         keys, values = _filled(self)
         self.keys, self.values = keys[..., :-count, :], values[..., :-count, :]
-        if self.tail is not None:
-            self.tail -= count
         if self.columns is not None and self.columns.shape[1] > self.stored:
             self.columns = self.columns[:, : self.stored]
             self.valid = None if self.valid is None else self.valid[:, : self.stored]
 
     def cut(self, index: Tensor, mask: Tensor | None) -> None:
         """Keep the slots at ``index`` ``(B, K)``; ``mask`` ``(B, K)`` is False at padding, None: no row is padded."""
-        keys, values = _filled(self)
-        slots = index.to(keys.device)
-        if slots.ndim != 2 or slots.shape[0] != keys.shape[0] or slots.shape[1] > self.stored:
-            raise UnsupportedCacheError(
-                f"index must be (B, K) with B={keys.shape[0]} rows and K <= {self.stored}, got {tuple(slots.shape)}"
-            )
+        slots = index.to(_filled(self)[0].device)
+        self._check(slots)
         columns, valid = self.slot_columns(), self.slot_valid()
-        taken = slots[:, None, :, None]
-        self.keys = keys.gather(2, taken.expand(-1, keys.shape[1], -1, keys.shape[3]))
-        self.values = values.gather(2, taken.expand(-1, values.shape[1], -1, values.shape[3]))
         columns = columns.gather(1, slots.to(columns.device))
         if valid is not None:
             valid = valid.gather(1, slots.to(valid.device))
         if mask is not None:
             valid = mask.to(columns.device) if valid is None else valid & mask.to(valid.device)
-        self.removed += keys.shape[2] - slots.shape[1]
-        self.columns, self.valid, self.tail = columns, valid, 0
+        self.take(slots, columns, valid)
 
-    def place(self, columns: Tensor, valid: Tensor | None, logical: int, tail: int) -> None:
+    def take(self, index: Tensor, columns: Tensor, valid: Tensor | None) -> None:
+        """Keep the slots at ``index`` ``(B, K)``, which hold the logical ``columns`` ``(B, K)``.
+
+        Args:
+            index: slots stored now.
+            columns: the logical column of each.
+            valid: ``(B, K)`` bool, False at padding; None: no row is padded.
+        """
+        keys, values = _filled(self)
+        slots = index.to(keys.device)
+        self._check(slots)
+        self.keys, self.values = _gathered(keys, slots), _gathered(values, slots)
+        self.removed += keys.shape[2] - slots.shape[1]
+        self.columns, self.valid = columns, valid
+
+    def place(self, columns: Tensor, valid: Tensor | None, logical: int) -> None:
         """Declare which logical columns the stored slots hold, after a prefill that never stored the others."""
         self.columns, self.valid = columns, valid
         self.removed = logical - self.stored
-        self.tail = tail
 
     def slot_columns(self) -> Tensor:
         """``(B, stored)`` logical column of every slot."""
@@ -144,6 +145,28 @@ class PrunableLayer(DynamicLayer):
         if self.valid is None:
             return None
         return torch.nn.functional.pad(self.valid, (0, self.stored - self.valid.shape[1]), value=True)
+
+    def _tail(self) -> int | None:
+        """How many of the last logical columns every row stores, each in its place from the end; None: all of them.
+
+        Waits for the device.
+        """
+        if self.columns is None:
+            return None
+        placed = self.columns.shape[1]
+        ends = self.removed + placed
+        broken = self.columns != torch.arange(ends - placed, ends, device=self.columns.device)
+        if self.valid is not None:
+            broken = broken | ~self.valid
+        places = broken.any(dim=0).nonzero()
+        return self.stored - 1 - int(places[-1]) if len(places) else self.stored
+
+    def _check(self, slots: Tensor) -> None:
+        rows = _filled(self)[0].shape[0]
+        if slots.ndim != 2 or slots.shape[0] != rows or slots.shape[1] > self.stored:
+            raise UnsupportedCacheError(
+                f"index must be (B, K) with B={rows} rows and K <= {self.stored}, got {tuple(slots.shape)}"
+            )
 
     def _move_rows(self, move: Any) -> None:
         self.columns = None if self.columns is None else move(self.columns)
@@ -291,3 +314,10 @@ def _filled(layer: DynamicLayer) -> tuple[Tensor, Tensor]:
     if layer.keys is None or layer.values is None:
         raise UnsupportedCacheError("this cache layer holds nothing yet, so it cannot be cut")
     return layer.keys, layer.values
+
+
+def _gathered(stored: Tensor, slots: Tensor) -> Tensor:
+    """The entries of ``stored`` ``(B, heads, S, D)`` at ``slots`` ``(B, K)``."""
+    if len(slots) == 1:  # whole rows are copied, no index an element
+        return stored.index_select(2, slots[0])
+    return stored.gather(2, slots[:, None, :, None].expand(-1, stored.shape[1], -1, stored.shape[3]))

@@ -92,9 +92,18 @@ class Passage:
         changed = dict(kwargs)
         before = self.prefill.new_length
         changed["inputs_embeds"] = embeds
-        changed["position_ids"] = _gather_positions(kwargs.get("position_ids"), ragged, self.prefill.first_column)
+        changed["position_ids"] = self._gathered_positions(kwargs.get("position_ids"), ragged)
         changed["attention_mask"] = self._mask_2d(kwargs.get("attention_mask"), before)
         return changed
+
+    def _gathered_positions(self, positions: Tensor | None, ragged: Ragged) -> Tensor:
+        """The kept tokens' own positions; row 0 of four (text positions) is left out: gaps would look like packing."""
+        if positions is None:
+            first = self.prefill.first_column
+            positions = torch.arange(first, first + self.prefill.new_length, device=ragged.index.device).unsqueeze(0)
+        if positions.ndim == 3:
+            return ragged.gather(positions[-3:], 1, 2)
+        return ragged.gather(positions, 0, 1)
 
     def _mask_2d(self, base: Tensor | None, new: int) -> Tensor | None:
         """The mask over the stored earlier tokens and the running ones; None where nothing is padded."""
@@ -171,18 +180,18 @@ class Passage:
             if id(layout) not in done:
                 ragged = self.prefill.compact(layout)
                 done[id(layout)] = (ragged, layout if ragged is None else layout.after(ragged))
-            ragged, self.stored[index] = done[id(layout)]
+            ragged, left = done[id(layout)]
+            self.stored[index] = left
             if ragged is not None:
-                self.handle.layer(index).cut(ragged.index, ragged.valid if ragged.is_padded else None)
+                self.handle.layer(index).take(ragged.index, left.columns, left.valid if left.is_padded else None)
 
     def _settle_cache(self, handle: PrunableHandle) -> None:
         """Bring all layers to the same stored tokens and tell them which logical columns those are."""
         self.layers_ran(len(self.layers))
         self._cut_cache()
         logical = self.prefill.logical_length
-        tail = self.stored[0].tail_without_gaps(logical)
         for index, layout in enumerate(self.stored):
-            handle.layer(index).place(layout.columns, layout.valid if layout.is_padded else None, logical, tail)
+            handle.layer(index).place(layout.columns, layout.valid if layout.is_padded else None, logical)
 
     def _note_idle_selectors(self) -> None:
         for layer, selector in zip(self.carrier.layers, self.carrier.pipeline.selectors):
@@ -270,16 +279,6 @@ def earlier_layout(cache: Any, given: Tensor | None, past: int, batch: int) -> L
     if given is not None:
         valid = valid & given.to(columns.device).bool().gather(1, columns.clamp(min=0))
     return Layout(columns, valid, valid.sum(1).tolist())
-
-
-def _gather_positions(positions: Tensor | None, ragged: Ragged, first: int) -> Tensor:
-    """The kept tokens' own positions; row 0 of four (text positions) is left out, its gaps would look like packing."""
-    if positions is None:
-        length = int(ragged.index.max()) + 1
-        positions = torch.arange(length, device=ragged.index.device).unsqueeze(0) + first
-    if positions.ndim == 3:
-        return ragged.gather(positions[-3:], 1, 2)
-    return ragged.gather(positions, 0, 1)
 
 
 def _chained(first: Ragged, then: Ragged) -> Ragged:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 
 from tokenprune.adapter import AttentionReader, Prompt, VisualSpan
+from tokenprune.device import upload
 from tokenprune.errors import TokenPruneWarning, UnsupportedModeError
 from tokenprune.pipeline import Pipeline
 from tokenprune.plugins import BoundAdapter
@@ -136,7 +137,7 @@ class PrefillCarrier:
             pipeline=self.pipeline,
             rows=[[RunningSpan.start(span, device) for span in row] for row in spans],
             layout=Layout.start(prompt.valid, first_column, real),
-            text_rows=[row.to(device) for row in text_rows],
+            text_rows=[upload(row, device) for row in text_rows],
             earlier=earlier,
             first_column=first_column,
         )
@@ -186,5 +187,5 @@ class PrefillCarrier:
 def _text_after(spans: Sequence[VisualSpan], valid: torch.Tensor) -> torch.Tensor:
     """Places of the real tokens after the row's last visual token; none for a row without visual tokens."""
     last = max((int(span.columns[-1]) for span in spans), default=len(valid))
-    places = torch.arange(len(valid))
+    places = torch.arange(len(valid), device=valid.device)
     return places[valid & (places > last)]

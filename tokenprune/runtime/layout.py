@@ -30,6 +30,8 @@ class Ragged:
 
     def gather(self, x: Tensor, batch_dim: int = 0, token_dim: int = 1) -> Tensor:
         """Take the kept tokens of ``x``, whose ``batch_dim`` and ``token_dim`` are B (or 1) and the longer length."""
+        if len(self.index) == 1 and x.shape[batch_dim] == 1:
+            return x.index_select(token_dim, self.index[0].to(x.device))
         shape = [1] * x.ndim
         shape[batch_dim], shape[token_dim] = self.index.shape
         index = self.index.to(x.device).reshape(shape)
@@ -76,13 +78,6 @@ class Layout:
             torch.cat([self.valid, later.valid], dim=1),
             [mine + other for mine, other in zip(self.real, later.real)],
         )
-
-    def tail_without_gaps(self, logical: int) -> int:
-        """How many of the last of ``logical`` columns every row stores, each in its place from the end."""
-        slots = self.columns.shape[1]
-        in_place = torch.arange(logical - slots, logical, device=self.columns.device)
-        broken = ((self.columns != in_place) | ~self.valid).any(dim=0).nonzero()
-        return slots - 1 - int(broken[-1]) if len(broken) else slots
 
     def keep(self, stays: Tensor, real: list[int]) -> Ragged:
         """Gather the slots where ``stays`` ``(B, S)`` holds; ``real`` says how many those are in each row."""

@@ -186,10 +186,8 @@ def _select(selector: TokenSelector, layer: int, spans: list[RunningSpan], score
     """Apply the selector's plan over the concatenated tokens of ``spans`` to each of them."""
     device = spans[0].places.device
     blocks: list[Tensor] = []
-    offset = torch.zeros((), dtype=torch.int64, device=device)
     for span in spans:
-        blocks.append(span.blocks + offset)
-        offset = offset + span.blocks.max() + 1
+        blocks.append(span.blocks if not blocks else span.blocks + blocks[-1].max() + 1)
     scores = scores.to(device)
     plan = selector.choose(scores, torch.cat(blocks)).validate()
     if plan.is_identity:

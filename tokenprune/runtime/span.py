@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.adapter import VisualSpan
+from tokenprune.device import upload
 from tokenprune.plan import TokenPlan
 from tokenprune.trace import StepTrace
 
@@ -39,7 +40,7 @@ class RunningSpan:
         """The whole span; its frames are its blocks."""
         frames, height, width = span.grid
         blocks = torch.arange(frames, device=device).repeat_interleave(height * width)
-        places = span.columns.to(device)
+        places = upload(span.columns, device)
         return cls(span, TokenPlan.identity(len(places), device), places, blocks, places)
 
     @property
