@@ -9,7 +9,7 @@ from torch import Tensor
 
 def upload(host: Tensor, device: torch.device) -> Tensor:
     """A tensor of the CPU on ``device``; a copy from pageable memory would be waited for."""
-    if device.type != "cuda":
+    if device.type != "cuda" or host.device.type != "cpu":
         return host.to(device)
     return host.pin_memory().to(device, non_blocking=True)
 
