@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 import tokenprune as tp
 from tokenprune import plugins
+from tokenprune.cli._measuring import find_speed
 from tokenprune.cli.app import app
-from tokenprune.cli.bench import find_speed
 from tokenprune.loading import PluginInfo, load_plugin
 from tokenprune.plugins import PluginRegistry
 from tokenprune.speed.figures import Figure

@@ -18,15 +18,13 @@ from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
 from tokenprune.cli.eval import load_pipelines
 from tokenprune.cli.run import SHIPPED
-from tokenprune.errors import InvalidValueError, NoAdapterError
+from tokenprune.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from tokenprune.pipeline import Pipeline
-    from tokenprune.plugins import PluginRegistry
     from tokenprune.speed.request import SpeedBench, SpeedRequest
     from tokenprune.speed.result import SpeedResult
 
-HOOK = "tokenprune_speed"
 DEFAULTS = ["default", "baseline"]
 SHIPPED_NOTE = (
     "tokenprune: neither --shape nor --model given, so the small model that ships with tokenprune is measured; "
@@ -131,43 +129,9 @@ def bench(
         _show(_measure(measuring, request), shape or model or SHIPPED, out, plot, as_json)
 
 
-def find_speed(shape: str | None, model: str | None, registry: PluginRegistry | None = None) -> SpeedBench:
-    """The first adapter, in the order of their names, that measures this shape or this model.
-
-    Args:
-        shape: one of an adapter's model shapes.
-        model: a checkpoint, which the runner of the same plugin, where it has one, must take. Neither: any adapter.
-        registry: default: the installed plugins.
-
-    Raises:
-        InvalidValueError: adapters measure, but none has this shape.
-        NoAdapterError: none measures this model, or at all; the message says why.
-        ModelLoadError: there is no such model.
-    """
-    from tokenprune.cli import _runner
-    from tokenprune.cli._offers import offers
-
-    reasons: list[str] = []
-    shapes: list[str] = []
-    for plugin, measuring in offers(HOOK, reasons, registry):
-        if shape is not None:
-            if shape in measuring.shapes:
-                return measuring
-            shapes += measuring.shapes
-            continue
-        runner = None if model is None else plugin.call(_runner.HOOK)
-        reason = None if runner is None else runner.declines(model)
-        if reason is None:
-            return measuring
-        reasons.append(f"{plugin.info.name} {reason}")
-    if shapes:
-        raise InvalidValueError(f"shape must be one of {', '.join(shapes)}, got {shape!r}")
-    raise NoAdapterError(
-        f"no adapter measures {shape or model or 'speed'}: {'; '.join(reasons) or 'none is installed'}"
-    )
-
-
 def _find(shape: str | None, model: str | None, as_json: bool) -> SpeedBench:
+    from tokenprune.cli._measuring import find_speed
+
     try:
         return find_speed(shape, model)
     except InvalidValueError as error:

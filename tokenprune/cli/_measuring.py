@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which installed adapter measures the speed of the model that a command was given."""
+
+from __future__ import annotations
+
+from tokenprune.cli import _runner
+from tokenprune.cli._offers import offers
+from tokenprune.errors import InvalidValueError, NoAdapterError
+from tokenprune.plugins import PluginRegistry
+from tokenprune.speed.request import SpeedBench
+
+HOOK = "tokenprune_speed"
+
+
+def find_speed(shape: str | None, model: str | None, registry: PluginRegistry | None = None) -> SpeedBench:
+    """The first adapter, in the order of their names, that measures this shape or this model.
+
+    Args:
+        shape: one of an adapter's model shapes.
+        model: a checkpoint, which the runner of the same plugin, where it has one, must take. Neither: any adapter.
+        registry: default: the installed plugins.
+
+    Raises:
+        InvalidValueError: adapters measure, but none has this shape.
+        NoAdapterError: none measures this model, or at all; the message says why.
+        ModelLoadError: there is no such model.
+    """
+    reasons: list[str] = []
+    shapes: list[str] = []
+    for plugin, measuring in offers(HOOK, reasons, registry):
+        if shape is not None:
+            if shape in measuring.shapes:
+                return measuring
+            shapes += measuring.shapes
+            continue
+        runner = None if model is None else plugin.call(_runner.HOOK)
+        reason = None if runner is None else runner.declines(model)
+        if reason is None:
+            return measuring
+        reasons.append(f"{plugin.info.name} {reason}")
+    if shapes:
+        raise InvalidValueError(f"shape must be one of {', '.join(shapes)}, got {shape!r}")
+    raise NoAdapterError(
+        f"no adapter measures {shape or model or 'speed'}: {'; '.join(reasons) or 'none is installed'}"
+    )
