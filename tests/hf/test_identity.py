@@ -55,7 +55,7 @@ def nothing_is_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Ragged, "gather", refuse)
     monkeypatch.setattr(Layout, "keep", refuse)
-    monkeypatch.setattr(PrunableLayer, "cut", refuse)
+    monkeypatch.setattr(PrunableLayer, "take", refuse)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -117,6 +117,12 @@ class Passage:
             seen = base[:, :earlier].to(layout.valid.device).bool()
         return torch.cat([seen, layout.valid], dim=1)
 
+    def _later_mask_2d(self) -> Tensor | None:
+        """The same for the layers after a cut; a mask without a gap would only make the library look for one."""
+        if not self.prefill.layout.is_padded and self.prefill.first_column == 0:
+            return None
+        return self._mask_2d(self.kwargs.get("attention_mask"), self.prefill.new_length)
+
     def _hook_layers(self) -> None:
         cuts = dict(zip(self.carrier.layers, self.carrier.pipeline.selectors))
         first = 0 if self.shortened else min(cuts) + 1
@@ -149,7 +155,6 @@ class Passage:
     def shorten_after(self, layer: int, hidden: Tensor, ragged: Ragged) -> Tensor:
         """Shorten what layer ``layer`` put out, the cache of the layers up to it, and the mask of the later ones."""
         hidden = ragged.gather(hidden)
-        base = self.kwargs.get("attention_mask")
         self.gathered = ragged if self.gathered is None else _chained(self.gathered, ragged)
         self.rotary = None
         self.shortened = True
@@ -158,7 +163,7 @@ class Passage:
             self.mask_after = create_causal_mask(
                 config=self.text.config,
                 inputs_embeds=hidden,
-                attention_mask=self._mask_2d(base, self.prefill.new_length),
+                attention_mask=self._later_mask_2d(),
                 past_key_values=None if self.handle is None else self.handle.cache,
                 position_ids=None,
                 layer_idx=layer + 1,
