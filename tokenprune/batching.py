@@ -21,15 +21,15 @@ class PieceLimits:
 
     Args:
         point_bytes: fp32 copies of points, if one group (or one frame, one position) is not already more.
-        padding: fraction of the largest group's points up to which a smaller group of the same call is padded.
+        wasted_products: multiplications that all padding of one call may cost; about what the time of a call is worth.
     """
 
     point_bytes: int
-    padding: float
+    wasted_products: int
 
 
-CPU_LIMITS = PieceLimits(point_bytes=8 * 2**20, padding=1 / 8)
-DEVICE_LIMITS = PieceLimits(point_bytes=256 * 2**20, padding=1 / 2)
+CPU_LIMITS = PieceLimits(point_bytes=8 * 2**20, wasted_products=10**7)
+DEVICE_LIMITS = PieceLimits(point_bytes=256 * 2**20, wasted_products=5 * 10**9)
 
 
 def limits_of(device: torch.device) -> PieceLimits:
@@ -56,11 +56,13 @@ def batches(sizes: Sequence[int], dim: int, device: torch.device) -> Iterator[li
     """
     limits = limits_of(device)
     call: list[int] = []
-    most = 0
+    most = wasted = 0
     for place in sorted(range(len(sizes)), key=lambda place: -sizes[place]):
-        if call and (len(call) >= most or sizes[place] < sizes[call[0]] * (1 - limits.padding)):
+        if call:
+            wasted += (sizes[call[0]] ** 2 - sizes[place] ** 2) * dim
+        if call and (len(call) >= most or wasted > limits.wasted_products):
             yield call
-            call = []
+            call, wasted = [], 0
         if not call:
             most = _groups_at_once(sizes[place], dim, limits)
         call.append(place)

@@ -25,7 +25,7 @@ def test_every_group_is_in_one_call_that_keeps_the_limits(sizes: list[int], dim:
     for call in calls:
         largest = max(sizes[place] for place in call)
         assert sizes[call[0]] == largest
-        assert min(sizes[place] for place in call) >= largest * (1 - limits.padding)
+        assert sum(largest**2 - sizes[place] ** 2 for place in call) * dim <= limits.wasted_products
         assert len(call) == 1 or len(call) * largest * dim * 4 <= limits.point_bytes
         assert len(call) == 1 or len(call) * largest * largest * BYTES_A_PAIR <= batching.DISTANCE_BYTES
 
@@ -34,7 +34,7 @@ def test_the_limits_decide_how_many_groups_go_together(monkeypatch: pytest.Monke
     assert list(batches([10] * 12, 1, CPU)) == [list(range(12))]
     monkeypatch.setattr(batching, "DISTANCE_BYTES", BYTES_A_PAIR * 100 * 5)
     assert [len(call) for call in batches([10] * 12, 1, CPU)] == [5, 5, 2]
-    monkeypatch.setattr(batching, "CPU_LIMITS", PieceLimits(point_bytes=4 * 10 * 3, padding=0))
+    monkeypatch.setattr(batching, "CPU_LIMITS", PieceLimits(point_bytes=4 * 10 * 3, wasted_products=0))
     assert [len(call) for call in batches([10, 9, 10, 10, 10], 1, CPU)] == [3, 1, 1]
 
 

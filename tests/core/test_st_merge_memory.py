@@ -64,7 +64,7 @@ def test_pieces_of_frames_and_of_rows_decide_as_the_whole(
 
     for points, distances in ((limit, 10**9), (10**9, limit), (limit, limit), (1, 24 * 196 * 15)):
         monkeypatch.setattr(batching, "DISTANCE_BYTES", distances)
-        monkeypatch.setattr(batching, "CPU_LIMITS", PieceLimits(points, padding=1 / 2))
+        monkeypatch.setattr(batching, "CPU_LIMITS", PieceLimits(points, wasted_products=10**7))
         plan, memory = observed(operator, tokens)
         assert plans_equal(plan, whole)
         if (points, distances) == (limit, limit):
