@@ -227,11 +227,19 @@ def test_files_that_hold_something_else_stay_as_they_are(run: Run, content: str)
         (("--plot", "nowhere/x.png"), "--plot"),
         (("--fps", "1"), "--frames and --fps"),
         (("--world",), "--world"),
+        (("--questions", "5"), "--questions and --seed are for --world"),
+        (("--seed", "0"), "--questions and --seed are for --world"),
     ],
 )
 def test_wrong_usage(run: Run, options: tuple[str, ...], said: str) -> None:
     failed(run(*options), 2, said)
     assert not list(Path().iterdir())
+
+
+def test_the_world_has_its_own_lengths() -> None:
+    outcome = CliRunner().invoke(app, ["sweep", "--world", "--max-new-tokens", "8"])
+    assert outcome.exit_code == 2
+    assert "--max-new-tokens" in outcome.stderr
 
 
 def test_what_cannot_be_done(run: Run, tmp_path: Path) -> None:

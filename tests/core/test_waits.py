@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -70,3 +71,23 @@ def test_a_wait_is_noticed(followed: Any) -> None:
         _ = int((tensor * 2).sum()), (tensor > 3).nonzero(), tensor[tensor > 2], tensor.add(1).tolist(), tensor.cpu()
         _ = int(torch.arange(3).sum())  # never was on the device
     assert waits == ["_local_scalar_dense", "nonzero", "index", "tolist", "cpu"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_counts_the_same_waits() -> None:
+    made = clip()
+    tokens = VisualTokens(made.features.cuda(), made.grid)
+    STMerge().plan(tokens)  # what is set up on first use does not count
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            plan = STMerge().plan(tokens)
+            planned = len(seen)
+            plan.validate()
+            validated = len(seen)
+            plan.apply(tokens)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert (planned, validated, len(seen)) == (2, 3, 3)

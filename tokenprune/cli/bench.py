@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tokenprune.speed.result import SpeedResult
 
 DEFAULTS = ["default", "baseline"]
+STATIC = 0.5
 SHIPPED_NOTE = (
     "tokenprune: neither --shape nor --model given, so the small model that ships with tokenprune is measured; "
     "it is far too small for its times to say anything about large ones"
@@ -69,8 +70,13 @@ def bench(
     batch: Annotated[int, typer.Option(help="Copies of the prompt, each with its own clip.", metavar="N")] = 1,
     new_tokens: Annotated[int, typer.Option(help="Tokens decoded after the first.", metavar="N")] = 16,
     static: Annotated[
-        float, typer.Option(help="With --shape: fraction of the positions that stand still.", metavar="FRACTION")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            help=f"With --shape: fraction of the positions that stand still; {STATIC} where none is given.",
+            metavar="FRACTION",
+            show_default=False,
+        ),
+    ] = None,
     rounds: Annotated[int, typer.Option(help="Counted runs of everything, in turn.", metavar="N")] = 5,
     warmup: Annotated[int, typer.Option(help="Runs before them that are not counted.", metavar="N")] = 1,
     no_usual: Annotated[
@@ -101,6 +107,8 @@ def bench(
         _check_profile(profile, as_json)
         pipelines = _pipelines(presets or ([] if files else DEFAULTS), files or [], as_json)
         size = _parse_grid(grid, as_json)
+        if static is not None and shape is None:
+            raise UsageError("--static is for --shape; a checkpoint makes its own features of the clip", as_json)
         from tokenprune.speed.request import SpeedRequest
 
         try:
@@ -112,7 +120,7 @@ def bench(
                 text,
                 batch,
                 new_tokens,
-                static,
+                STATIC if static is None else static,
                 rounds,
                 warmup,
                 usual=not no_usual,

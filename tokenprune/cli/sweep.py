@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 RESULTS = Path("stage1_sweep_results.json")
 KIND = "tokenprune.sweep"
+QUESTIONS = 200
+NEW_TOKENS = 64
 
 
 def sweep(
@@ -40,8 +42,10 @@ def sweep(
     segment_ratio: Annotated[str, typer.Option(help="Values to try.")] = SEGMENT_RATIO,
     keep_ratio: Annotated[str | None, typer.Option(help="Values of stage 2 to try; adds stage 2.")] = None,
     layer: Annotated[str | None, typer.Option(help="Layers of stage 2 to try; adds stage 2.")] = None,
-    questions: Annotated[int, typer.Option(help="With --world: how many.", min=1)] = 200,
-    seed: Annotated[int, typer.Option(help="With --world: which set of held-out clips.", min=0)] = 0,
+    questions: Annotated[
+        int | None, typer.Option(help=f"With --world: how many; {QUESTIONS} where none is given.", min=1)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="With --world: which set of held-out clips; 0.", min=0)] = None,
     model: Annotated[
         str | None,
         typer.Option(help="A checkpoint directory or id; the small shipped model where none is given.", metavar="NAME"),
@@ -49,7 +53,9 @@ def sweep(
     frames: Annotated[int | None, typer.Option(help="Frames to sample, evenly spread.", min=1)] = None,
     fps: Annotated[float | None, typer.Option(help="Frames a second to sample, instead.")] = None,
     max_pixels: Annotated[int | None, typer.Option(help="Pixels of a frame after resizing, at most.", min=1)] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Length of the answer, at most.", min=1)] = 64,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help=f"Length of the answer, at most; {NEW_TOKENS} where none is given.", min=1)
+    ] = None,
     system: Annotated[str | None, typer.Option(help="System prompt, instead of the model's own.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
@@ -90,15 +96,20 @@ class _Asked:
     frames: int | None
     fps: float | None
     max_pixels: int | None
-    max_new_tokens: int
-    questions: int
-    seed: int
+    max_new_tokens: int | None
+    questions: int | None
+    seed: int | None
 
     def check(self, world: bool, as_json: bool) -> None:
-        if world and (self.video, self.question, self.system, self.frames, self.fps, self.max_pixels) != (None,) * 6:
+        shown = (self.video, self.question, self.system, self.frames, self.fps, self.max_pixels, self.max_new_tokens)
+        if world and any(value is not None for value in shown):
             raise UsageError(
-                "--world brings its own clips and questions; leave out VIDEO, QUESTION, --frames, ...", as_json
+                "--world brings its own clips, questions and lengths of answers; leave out VIDEO, QUESTION, --frames, "
+                "--max-new-tokens, ...",
+                as_json,
             )
+        if not world and (self.questions is not None or self.seed is not None):
+            raise UsageError("--questions and --seed are for --world", as_json)
         if not world and (self.video is None or self.question is None):
             raise UsageError("give VIDEO and QUESTION, or --world", as_json)
         if not world:
@@ -130,7 +141,7 @@ def _start_question(asked: _Asked, machine: dict[str, Any], model: str | None, o
         "frames": asked.frames,
         "fps": asked.fps,
         "max_pixels": asked.max_pixels,
-        "max_new_tokens": asked.max_new_tokens,
+        "max_new_tokens": asked.max_new_tokens or NEW_TOKENS,
         **machine,
         **_versions(),
     }
@@ -138,7 +149,7 @@ def _start_question(asked: _Asked, machine: dict[str, Any], model: str | None, o
     loaded = runner.load(model, machine["device"], machine["dtype"], machine["attention"])
     results.require("weights_sha256", weights_sha256(loaded.module))
     clip = ClipQuestion(path, str(asked.question), asked.system, asked.frames, asked.fps, asked.max_pixels)
-    return results, OneQuestion(loaded, lambda: loaded.prepare(clip), asked.max_new_tokens)
+    return results, OneQuestion(loaded, lambda: loaded.prepare(clip), asked.max_new_tokens or NEW_TOKENS)
 
 
 def _start_world(asked: _Asked, machine: dict[str, Any], model: str | None, out: Path) -> tuple[Results, Measure]:
@@ -147,14 +158,14 @@ def _start_world(asked: _Asked, machine: dict[str, Any], model: str | None, out:
     from tokenprune.cli._sweep_measure import WorldQuestions
 
     request = BenchmarkRequest(
-        questions=asked.questions,
-        seed=asked.seed,
+        questions=asked.questions or QUESTIONS,
+        seed=asked.seed or 0,
         model=model,
         device=machine["device"],
         dtype=machine["dtype"],
         attn=machine["attention"],
     )
-    inputs = {"benchmark": "world", "questions": asked.questions, "seed": asked.seed, "model": machine["model"]}
+    inputs = {"benchmark": "world", "questions": request.questions, "seed": request.seed, "model": machine["model"]}
     results = Results.open(out, f"{KIND}.world", {**inputs, **_versions()})
     return results, WorldQuestions(find_benchmark("world"), request)
 

@@ -121,7 +121,8 @@ class SpeedResult:
     Args:
         setting: model, prompt and options, JSON-ready; no path of this machine.
         machine: :func:`tokenprune.speed.machine.describe_machine`.
-        vision: quantity -> figure of the vision encoder, the same for all rows.
+        vision: quantity -> figure of the vision encoder, the same for all rows: ``seconds``, and
+            ``peak_memory_bytes`` where the machine tells.
         rows: the plain model first.
         unreachable: subjects without figures, with the reason (out of memory).
     """
