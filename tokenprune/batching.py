@@ -43,6 +43,11 @@ def pieces(count: int, numbers_each: int, device: torch.device) -> Iterator[slic
     return (slice(start, min(count, start + step)) for start in range(0, count, step))
 
 
+def is_one_piece(numbers: int, device: torch.device) -> bool:
+    """Whether an fp32 copy of so many numbers stays within the limit."""
+    return 4 * numbers <= limits_of(device).point_bytes
+
+
 def batches(sizes: Sequence[int], dim: int, device: torch.device) -> Iterator[list[int]]:
     """Split groups into calls, the largest groups first; groups of equal size stay in their order.
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tokenprune.batching import pieces
+from tokenprune.batching import is_one_piece, pieces
 from tokenprune.device import upload
 from tokenprune.segments import Segment
 
@@ -62,8 +62,7 @@ class GridFeatures:
     def time_sums(self, segments: Sequence[Segment], positions: Tensor) -> Tensor:
         """Sums over each segment's frames of the tokens at its ``positions`` ``(G, n)``, on the CPU: ``(G, n, D)``."""
         widths = [stop - start for start, stop in segments]
-        count = positions.shape[1]
-        if len(list(pieces(sum(widths) * count, self.dim, self.device))) > 1:
+        if not is_one_piece(sum(widths) * positions.shape[1] * self.dim, self.device):
             return torch.stack([self._time_sum(segment, places) for segment, places in zip(segments, positions)])
         rows = [_rows(segment, places, self.length) for segment, places in zip(segments, positions)]
         tokens = self.tokens(upload(torch.cat(rows), self.device))
