@@ -14,7 +14,7 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 )
 
 from tokenprune.errors import UnsupportedModeError
-from tokenprune.hf import only_module
+from tokenprune.hf import known_module, only_module
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,8 +39,10 @@ def find_parts(model: nn.Module) -> Parts | str:
 
 
 def require_parts(model: nn.Module) -> Parts:
-    """The parts of a model that the adapter has accepted."""
-    parts = find_parts(model)
-    if isinstance(parts, str):
-        raise UnsupportedModeError(parts)
-    return parts
+    """The parts of a model that the adapter has accepted; quick, for it is asked with each prefill."""
+    head = known_module(model, Qwen2_5_VLForConditionalGeneration)
+    prompt = known_module(model, Qwen2_5_VLModel)
+    text = known_module(model, Qwen2_5_VLTextModel)
+    if head is None or prompt is None or text is None:
+        raise UnsupportedModeError(f"{type(model).__name__} is no Qwen2.5-VL that the adapter accepts")
+    return Parts(head, prompt, text)

@@ -15,13 +15,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from tokenprune.errors import InvalidValueError, UnsupportedModeError
+from tokenprune.errors import InvalidValueError
 from tokenprune.pipeline import Pipeline
 from tokenprune.runner import Answer, ClipQuestion, PreparedQuestion
 from tokenprune_qwen25vl.assets import demo_clip
 from tokenprune_qwen25vl.chat import Conversation, model_inputs
 from tokenprune_qwen25vl.features import encode, encoded_before, few_pixels
 from tokenprune_qwen25vl.loading import load, why_not
+from tokenprune_qwen25vl.parts import require_parts
 from tokenprune_qwen25vl.pictures import pictures_of
 from tokenprune_qwen25vl.video import load_clip
 
@@ -65,7 +66,7 @@ def answer(
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
-    tower = _vision(model)
+    tower = require_parts(model).prompt.visual
     seen = nullcontext() if features is None else encoded_before(tower, features)
     with nullcontext() if pipeline is None else attach(model, pipeline) as session, seen, clock.watching(tower):
         clock.start()
@@ -134,7 +135,7 @@ class QwenModel:
         """Run the vision tower, once for all answers."""
         ours = _ours(prepared)
         features = encode(self.module, ours.inputs)
-        pixels = few_pixels(_vision(self.module), ours.inputs["pixel_values_videos"])
+        pixels = few_pixels(require_parts(self.module).prompt.visual, ours.inputs["pixel_values_videos"])
         return replace(ours, inputs={**ours.inputs, "pixel_values_videos": pixels}, features=features)
 
     def answer(self, prepared: PreparedQuestion, pipeline: Pipeline | None, max_new_tokens: int) -> Answer:
@@ -212,10 +213,3 @@ class _Clock:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
-
-
-def _vision(model: nn.Module) -> nn.Module:
-    towers = [module for name, module in model.named_modules() if name.rpartition(".")[2] == "visual"]
-    if len(towers) != 1:
-        raise UnsupportedModeError(f"the model must have one vision tower, but {len(towers)} were found")
-    return towers[0]

@@ -66,18 +66,18 @@ def features_are_touched(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_cache_keeps_other_tokens(patch: pytest.MonkeyPatch) -> None:
-    cut = tp.PrunableLayer.cut
-    patch.setattr(tp.PrunableLayer, "cut", lambda self, index, mask: cut(self, (index - 1).clamp(min=0), mask))
+    take = tp.PrunableLayer.take
+    patch.setattr(tp.PrunableLayer, "take", lambda self, index, *known: take(self, (index - 1).clamp(min=0), *known))
 
 
 def positions_are_renumbered(patch: pytest.MonkeyPatch) -> None:
-    gather = passage._gather_positions
+    gather = passage.Passage._gathered_positions
 
     def renumbered(*args: Any) -> Any:
         positions = gather(*args)
         return torch.arange(positions.shape[-1]).expand_as(positions)
 
-    patch.setattr(passage, "_gather_positions", renumbered)
+    patch.setattr(passage.Passage, "_gathered_positions", renumbered)
 
 
 def rotary_is_left_out(patch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from tokenprune.hf.attention import ProjectionReader
 from tokenprune.hf.cache import PrunableLayer, PruneVidDynamicCache, make_prunable
 from tokenprune.hf.decoder import HFDecoder
-from tokenprune.hf.locate import only_module
+from tokenprune.hf.locate import known_module, only_module
 from tokenprune.hf.placeholders import PlaceholderRun, placeholder_runs
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "ProjectionReader",
     "PrunableLayer",
     "PruneVidDynamicCache",
+    "known_module",
     "make_prunable",
     "only_module",
     "placeholder_runs",

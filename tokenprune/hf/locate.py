@@ -3,14 +3,38 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TypeVar
 
 from torch import nn
 
 M = TypeVar("M", bound=nn.Module)
 
+# Names, not modules: a module that is reachable from its model would keep it alive.
+_names: weakref.WeakKeyDictionary[nn.Module, dict[type[nn.Module], str]] = weakref.WeakKeyDictionary()
+
 
 def only_module(model: nn.Module, kind: type[M]) -> M | None:
     """The one submodule (or ``model`` itself) of class ``kind``; None if there is none or more than one."""
-    found = [module for module in model.modules() if isinstance(module, kind)]
-    return found[0] if len(found) == 1 else None
+    found = [(name, module) for name, module in model.named_modules() if isinstance(module, kind)]
+    if len(found) != 1:
+        return None
+    name, module = found[0]
+    _names.setdefault(model, {})[kind] = name
+    return module
+
+
+def known_module(model: nn.Module, kind: type[M]) -> M | None:
+    """What :func:`only_module` found in this model before, where it is still there; else it is looked for.
+
+    Quick, for hooks that are called with each prefill: a walk over the modules of a large model takes milliseconds.
+    """
+    name = _names.get(model, {}).get(kind)
+    if name is not None:
+        try:
+            module = model.get_submodule(name)
+        except AttributeError:
+            return only_module(model, kind)
+        if isinstance(module, kind):
+            return module
+    return only_module(model, kind)

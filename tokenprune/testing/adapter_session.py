@@ -82,10 +82,11 @@ class SessionLaws(AdapterCase):
         model, _ = self._model()
         with attach(model, Pipeline()):
             try:
-                attach(model, Pipeline())
+                second = attach(model, Pipeline())
             except AlreadyAttachedError:
                 pass
             else:
+                second.detach()  # other laws share the model
                 require(False, "a second session was attached")
         attach(model, Pipeline()).detach()
 

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import LlavaOnevisionForConditionalGeneration, Qwen2Model
 
 from tokenprune import UnsupportedModeError
-from tokenprune.hf import only_module
+from tokenprune.hf import known_module, only_module
 
 
 def find_model(model: nn.Module) -> LlavaOnevisionForConditionalGeneration | str:
@@ -24,8 +24,8 @@ def find_model(model: nn.Module) -> LlavaOnevisionForConditionalGeneration | str
 
 
 def require_model(model: nn.Module) -> LlavaOnevisionForConditionalGeneration:
-    """The LLaVA-OneVision of a model that the adapter has accepted."""
-    found = find_model(model)
-    if isinstance(found, str):
-        raise UnsupportedModeError(found)
+    """The LLaVA-OneVision of a model that the adapter has accepted; quick, for it is asked with each prefill."""
+    found = known_module(model, LlavaOnevisionForConditionalGeneration)
+    if found is None:
+        raise UnsupportedModeError(f"{type(model).__name__} is no LLaVA-OneVision that the adapter accepts")
     return found
