@@ -75,7 +75,8 @@ def refuse_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
         raise UnsupportedModeError("the model is compiled with torch.compile; use the uncompiled model")
     if getattr(module, "_is_replica", False):
         raise UnsupportedModeError("nn.DataParallel runs copies of the model in threads; use one model per process")
-    _refuse_arguments(_named(inspect.signature(module.forward), args, kwargs))
+    # generate names every argument, with each new token: only calls that do not are worth reading the signature for.
+    _refuse_arguments(_named(inspect.signature(module.forward), args, kwargs) if args else kwargs)
 
 
 def refuse_training(module: nn.Module) -> None:
