@@ -34,8 +34,9 @@ def test_the_tables() -> None:
     assert lines[-1].startswith("2 x 3 tokens a frame, 16 wide, float32, 50% static; 1 rounds; ")
 
 
-def test_the_result_for_programs_and_in_a_file(tmp_path: Path) -> None:
+def test_the_result_for_programs_and_in_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "result.json"
+    monkeypatch.setattr("sys.argv", ["/somewhere/tokenprune", "bench-operators", "--json"])
     code, out, _ = invoke(*TINY, "--no-direct", "--dtype", "bfloat16", "--json", "--out", str(file))
     assert code == 0
     data = json.loads(out)
@@ -43,7 +44,7 @@ def test_the_result_for_programs_and_in_a_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
     assert data["format"] == "tokenprune.speed.operators"
     assert data["setting"]["dtype"] == "bfloat16"
-    assert data["command"].startswith("tokenprune ")
+    assert data["command"] == "tokenprune bench-operators --json"
     assert [case["grid"] for case in data["cases"]] == [[2, 2, 3], [5, 2, 3]]
     assert all(case["ratios"] == {} and case["same_tokens"] is None for case in data["cases"])
 
