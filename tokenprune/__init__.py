@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from tokenprune.errors import UnsupportedCacheError as UnsupportedCacheError
     from tokenprune.errors import UnsupportedModeError as UnsupportedModeError
     from tokenprune.errors import VideoError as VideoError
-    from tokenprune.hf.cache import PrunableLayer as PrunableLayer
     from tokenprune.hf.cache import PruneVidDynamicCache as PruneVidDynamicCache
+    from tokenprune.hf.layer import PrunableLayer as PrunableLayer
     from tokenprune.hookspecs import hookimpl as hookimpl
     from tokenprune.named_pipelines import preset as preset
     from tokenprune.named_pipelines import presets as presets
@@ -75,7 +75,8 @@ _PUBLIC = {
         "NoAdapterError PipelineFileError PlanError ResultFileError TokenPruneError TokenPruneWarning "
         "UnsupportedCacheError UnsupportedModeError VideoError"
     ),
-    "hf.cache": "PrunableLayer PruneVidDynamicCache",
+    "hf.cache": "PruneVidDynamicCache",
+    "hf.layer": "PrunableLayer",
     "hookspecs": "hookimpl",
     "named_pipelines": "preset presets",
     "operators.attn_prune": "AttnPrune",

@@ -67,7 +67,7 @@ def test_hugging_face_names_load_on_demand() -> None:
     from transformers import DynamicCache
 
     assert issubclass(tp.PruneVidDynamicCache, DynamicCache)
-    assert tp.PrunableLayer.__module__ == "tokenprune.hf.cache"
+    assert tp.PrunableLayer.__module__ == "tokenprune.hf.layer"
 
 
 def test_the_adapters_entry_module_is_light() -> None:

@@ -16,7 +16,7 @@ from hf.compare import generate
 from hf.prompts import Clip, image, prompt, shared_model
 
 import tokenprune as tp
-from tokenprune.hf.cache import PrunableLayer
+from tokenprune.hf.layer import PrunableLayer
 from tokenprune.operators.random import RandomSelect
 from tokenprune.operators.uniform import UniformSelect
 from tokenprune.runtime.layout import Layout, Ragged

@@ -7,8 +7,9 @@ Needs transformers; only adapters import it.
 from __future__ import annotations
 
 from tokenprune.hf.attention import ProjectionReader
-from tokenprune.hf.cache import PrunableLayer, PruneVidDynamicCache, make_prunable
+from tokenprune.hf.cache import PruneVidDynamicCache, make_prunable
 from tokenprune.hf.decoder import HFDecoder
+from tokenprune.hf.layer import PrunableLayer
 from tokenprune.hf.locate import known_module, only_module
 from tokenprune.hf.placeholders import PlaceholderRun, placeholder_runs
 

@@ -22,7 +22,8 @@ from tokenprune.hf.guard import (
     refuse_modules,
     refuse_training,
 )
-from tokenprune.hf.passage import Passage, earlier_layout, open_cache
+from tokenprune.hf.inputs import earlier_layout, open_cache
+from tokenprune.hf.passage import Passage
 from tokenprune.runtime.carrier import PrefillCarrier
 from tokenprune.runtime.prefill import Prefill
 

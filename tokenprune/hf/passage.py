@@ -12,16 +12,13 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 from transformers.masking_utils import create_causal_mask
 
-from tokenprune.adapter import AttentionReader, Removable
-from tokenprune.hf.cache import PrunableHandle, PrunableLayer
-from tokenprune.protocols import TokenSelector
+from tokenprune.adapter import Removable
+from tokenprune.hf.cache import PrunableHandle
+from tokenprune.hf.cut import LayerCut
 from tokenprune.runtime.carrier import PrefillCarrier
 from tokenprune.runtime.layout import Layout, Ragged
-from tokenprune.runtime.narration import tell_scores
-from tokenprune.runtime.prefill import Prefill, reads_attention
+from tokenprune.runtime.prefill import Prefill
 from tokenprune.runtime.report import CacheBytes, LayerLog
-from tokenprune.runtime.timing import Moment
-from tokenprune.view import AttentionView
 
 
 class Passage:
@@ -130,7 +127,7 @@ class Passage:
             if index >= first:
                 self.hooks.append(layer.register_forward_pre_hook(self._before_layer, with_kwargs=True))
             if index in cuts:
-                cut = _Cut(self, cuts[index], index)
+                cut = LayerCut(self, cuts[index], index)
                 self.hooks.append(layer.register_forward_pre_hook(cut.before, with_kwargs=True))
                 self.hooks.append(layer.register_forward_hook(cut.after, with_kwargs=True, prepend=True))
 
@@ -201,89 +198,6 @@ class Passage:
     def _note_idle_selectors(self) -> None:
         for layer, selector in zip(self.carrier.layers, self.carrier.pipeline.selectors):
             self.prefill.note_idle(selector, layer)
-
-
-class _Cut:
-    """One selector at its layer."""
-
-    def __init__(self, passage: Passage, selector: TokenSelector, layer: int) -> None:
-        self.passage = passage
-        self.selector = selector
-        self.layer = layer
-        self.cuts = False
-        self.reader: AttentionReader | None = None
-        self.watching: list[Removable] = []
-
-    def before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        prefill = self.passage.prefill
-        self.cuts = prefill.will_cut(self.selector)
-        if not (self.cuts and reads_attention(self.selector)):
-            return
-        self.reader = self.passage.carrier.reader(self.layer)
-        rows = [places if cut else places[:0] for places, cut in zip(prefill.text_rows, self._rows_to_cut())]
-        self.watching = list(self.reader.watch(rows))
-        self.passage.hooks += self.watching
-
-    def after(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-        prefill = self.passage.prefill
-        self.passage.layers_ran(self.layer + 1)
-        if not self.cuts:
-            prefill.note_idle(self.selector, self.layer)
-            return None
-        for handle in self.watching:
-            handle.remove()
-        hidden = output if isinstance(output, Tensor) else output[0]
-        begin = Moment.now(hidden.device)
-        scores = [self._scores(row) if cut else None for row, cut in enumerate(self._rows_to_cut())]
-        self.reader = None
-        ragged = prefill.cut(self.selector, self.layer, scores, begin)
-        shorter = self.passage.shorten_after(self.layer, hidden, ragged)
-        prefill.stages[-1] = prefill.stages[-1].ending_now(hidden.device)
-        return shorter if isinstance(output, Tensor) else (shorter, *output[1:])
-
-    def _rows_to_cut(self) -> list[bool]:
-        counts = self.passage.prefill.visual_counts(self.selector.modalities)
-        return [self.selector.budget.count(count) < count for count in counts]
-
-    def _scores(self, row: int) -> Tensor:
-        prefill, handle = self.passage.prefill, self.passage.handle
-        places, valid = prefill.scored_places(self.selector, row), prefill.stored().valid[row]
-        view = AttentionView.unread(places, valid)
-        if self.reader is not None:
-            earlier_keys = None
-            if prefill.earlier is not None and handle is not None:
-                keys = handle.layer(self.layer).keys
-                earlier_keys = None if keys is None else keys[row, :, : prefill.earlier.columns.shape[1]]
-            view = self.reader.view(row, earlier_keys, valid, places)
-        tell_scores(self.selector, self.layer, row, view)
-        return self.selector.scorer.score(view)
-
-
-def open_cache(text: PreTrainedModel, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The same arguments with the cache the decoder would make itself, so that its layers can be made prunable."""
-    use_cache = kwargs.get("use_cache")
-    if use_cache is None:
-        use_cache = getattr(text.config, "use_cache", True)
-    if not use_cache or kwargs.get("past_key_values") is not None:
-        return dict(kwargs)
-    return {**kwargs, "past_key_values": DynamicCache(config=text.config)}
-
-
-def earlier_layout(cache: Any, given: Tensor | None, past: int, batch: int) -> Layout | None:
-    """What a cache of ``past`` logical tokens stores, its padding and the caller's mask taken together."""
-    if past == 0 or cache is None:
-        return None
-    layer = cache.layers[0]
-    if isinstance(layer, PrunableLayer):
-        columns, valid = layer.slot_columns(), layer.slot_valid()
-    else:
-        columns = torch.arange(past, device=layer.keys.device).expand(batch, -1)
-        valid = None
-    if valid is None:
-        valid = torch.ones_like(columns, dtype=torch.bool)
-    if given is not None:
-        valid = valid & given.to(columns.device).bool().gather(1, columns.clamp(min=0))
-    return Layout(columns, valid, valid.sum(1).tolist())
 
 
 def _chained(first: Ragged, then: Ragged) -> Ragged:

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a decoder's forward is given: its cache, and what that holds already."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache
+
+from tokenprune.hf.layer import PrunableLayer
+from tokenprune.runtime.layout import Layout
+
+
+def open_cache(text: PreTrainedModel, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The same arguments with the cache the decoder would make itself, so that its layers can be made prunable."""
+    use_cache = kwargs.get("use_cache")
+    if use_cache is None:
+        use_cache = getattr(text.config, "use_cache", True)
+    if not use_cache or kwargs.get("past_key_values") is not None:
+        return dict(kwargs)
+    return {**kwargs, "past_key_values": DynamicCache(config=text.config)}
+
+
+def earlier_layout(cache: Any, given: Tensor | None, past: int, batch: int) -> Layout | None:
+    """What a cache of ``past`` logical tokens stores, its padding and the caller's mask taken together."""
+    if past == 0 or cache is None:
+        return None
+    layer = cache.layers[0]
+    if isinstance(layer, PrunableLayer):
+        columns, valid = layer.slot_columns(), layer.slot_valid()
+    else:
+        columns = torch.arange(past, device=layer.keys.device).expand(batch, -1)
+        valid = None
+    if valid is None:
+        valid = torch.ones_like(columns, dtype=torch.bool)
+    if given is not None:
+        valid = valid & given.to(columns.device).bool().gather(1, columns.clamp(min=0))
+    return Layout(columns, valid, valid.sum(1).tolist())

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One layer of a KV cache that can be cut, with the logical and the stored length kept apart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicLayer
+
+from tokenprune.errors import UnsupportedCacheError
+
+
+@dataclass(eq=False)
+class Gate:
+    """Shared by the layers of one cache: open while a session hands the decoder the stored tokens' mask."""
+
+    is_open: bool = False
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Gate:
+        """A copied cache has a gate of its own, closed: no session hands out its mask."""
+        return Gate()
+
+
+class PrunableLayer(DynamicLayer):
+    """One layer's keys and values after some tokens were removed.
+
+    ``get_seq_length`` is the *logical* length (stored + removed), so positions go on as if nothing had been removed;
+    ``get_mask_sizes`` says that the stored keys start at offset ``removed``, which keeps the causal rule right.
+
+    Attributes:
+        removed: how many logical tokens are no longer stored.
+        columns: ``(B, C)`` int64, the logical column of each of the first C slots; None while slot j is column j.
+            Slots appended later are the last logical columns.
+        valid: ``(B, C)`` bool, False for padding slots of rows that keep fewer tokens; None where no row is padded.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._forget()
+
+    def _forget(self) -> None:
+        self.removed: int = 0
+        self.columns: Tensor | None = None
+        self.valid: Tensor | None = None
+        self.gate: Gate | None = None
+
+    @property
+    def stored(self) -> int:
+        """Slots stored, padding included."""
+        return super().get_seq_length()
+
+    def get_seq_length(self) -> int:
+        return self.stored + self.removed
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        self._require_session()
+        return self.stored + query_length, self.removed
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        self._require_session()
+        return super().update(key_states, value_states, *args, **kwargs)
+
+    def reset(self) -> None:
+        self.keys = self.values = None
+        self.is_initialized = False
+        self._forget()
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        super().reorder_cache(beam_idx)  # pyright: ignore[reportArgumentType] - the library says LongTensor
+        self._move_rows(lambda rows: rows.index_select(0, beam_idx.to(rows.device)))
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        super().batch_repeat_interleave(repeats)
+        self._move_rows(lambda rows: rows.repeat_interleave(repeats, dim=0))
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)
+        self._move_rows(lambda rows: rows[indices.to(rows.device)])
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Remove the last tokens: a negative count, or (older releases) the positive logical length to keep.
+
+        Raises:
+            UnsupportedCacheError: the crop reaches tokens that pruning has removed.
+        """
+        count = -tokens_to_remove if tokens_to_remove <= 0 else max(0, self.get_seq_length() - tokens_to_remove)
+        if count == 0 or not self.is_initialized:
+            return
+        tail = self._tail()
+        if tail is not None and count > tail:
+            raise UnsupportedCacheError(
+                f"cannot crop {count} tokens: only the last {tail} of this cache are stored without gaps"
+            )
+        keys, values = _filled(self)
+        self.keys, self.values = keys[..., :-count, :], values[..., :-count, :]
+        if self.columns is not None and self.columns.shape[1] > self.stored:
+            self.columns = self.columns[:, : self.stored]
+            self.valid = None if self.valid is None else self.valid[:, : self.stored]
+
+    def cut(self, index: Tensor, mask: Tensor | None) -> None:
+        """Keep the slots at ``index`` ``(B, K)``; ``mask`` ``(B, K)`` is False at padding, None: no row is padded."""
+        slots = index.to(_filled(self)[0].device)
+        self._check(slots)
+        columns, valid = self.slot_columns(), self.slot_valid()
+        columns = columns.gather(1, slots.to(columns.device))
+        if valid is not None:
+            valid = valid.gather(1, slots.to(valid.device))
+        if mask is not None:
+            valid = mask.to(columns.device) if valid is None else valid & mask.to(valid.device)
+        self.take(slots, columns, valid)
+
+    def take(self, index: Tensor, columns: Tensor, valid: Tensor | None) -> None:
+        """Keep the slots at ``index`` ``(B, K)``, which hold the logical ``columns`` ``(B, K)``.
+
+        Args:
+            index: slots stored now.
+            columns: the logical column of each.
+            valid: ``(B, K)`` bool, False at padding; None: no row is padded.
+        """
+        keys, values = _filled(self)
+        slots = index.to(keys.device)
+        self._check(slots)
+        self.keys, self.values = _gathered(keys, slots), _gathered(values, slots)
+        self.removed += keys.shape[2] - slots.shape[1]
+        self.columns, self.valid = columns, valid
+
+    def place(self, columns: Tensor, valid: Tensor | None, logical: int) -> None:
+        """Declare which logical columns the stored slots hold, after a prefill that never stored the others."""
+        self.columns, self.valid = columns, valid
+        self.removed = logical - self.stored
+
+    def slot_columns(self) -> Tensor:
+        """``(B, stored)`` logical column of every slot."""
+        keys, _ = _filled(self)
+        placed = 0 if self.columns is None else self.columns.shape[1]
+        rest = torch.arange(placed, self.stored, device=keys.device) + self.removed
+        rest = rest.expand(keys.shape[0], -1)
+        return rest if self.columns is None else torch.cat([self.columns, rest.to(self.columns.device)], dim=1)
+
+    def slot_valid(self) -> Tensor | None:
+        """``(B, stored)`` bool, False at padding slots; None where no row is padded."""
+        if self.valid is None:
+            return None
+        return torch.nn.functional.pad(self.valid, (0, self.stored - self.valid.shape[1]), value=True)
+
+    def _tail(self) -> int | None:
+        """How many of the last logical columns every row stores, each in its place from the end; None: all of them.
+
+        Waits for the device.
+        """
+        if self.columns is None:
+            return None
+        placed = self.columns.shape[1]
+        ends = self.removed + placed
+        broken = self.columns != torch.arange(ends - placed, ends, device=self.columns.device)
+        if self.valid is not None:
+            broken = broken | ~self.valid
+        places = broken.any(dim=0).nonzero()
+        return self.stored - 1 - int(places[-1]) if len(places) else self.stored
+
+    def _check(self, slots: Tensor) -> None:
+        rows = _filled(self)[0].shape[0]
+        if slots.ndim != 2 or slots.shape[0] != rows or slots.shape[1] > self.stored:
+            raise UnsupportedCacheError(
+                f"index must be (B, K) with B={rows} rows and K <= {self.stored}, got {tuple(slots.shape)}"
+            )
+
+    def _move_rows(self, move: Any) -> None:
+        self.columns = None if self.columns is None else move(self.columns)
+        self.valid = None if self.valid is None else move(self.valid)
+
+    def _require_session(self) -> None:
+        if self.valid is not None and (self.gate is None or not self.gate.is_open):
+            raise UnsupportedCacheError(
+                "the rows of this pruned cache hold different numbers of tokens, so it can only be used with a "
+                "session: with tokenprune.attach(model, pipeline): ..."
+            )
+
+
+def _filled(layer: DynamicLayer) -> tuple[Tensor, Tensor]:
+    if layer.keys is None or layer.values is None:
+        raise UnsupportedCacheError("this cache layer holds nothing yet, so it cannot be cut")
+    return layer.keys, layer.values
+
+
+def _gathered(stored: Tensor, slots: Tensor) -> Tensor:
+    """The entries of ``stored`` ``(B, heads, S, D)`` at ``slots`` ``(B, K)``."""
+    if len(slots) == 1:  # whole rows are copied, no index an element
+        return stored.index_select(2, slots[0])
+    return stored.gather(2, slots[:, None, :, None].expand(-1, stored.shape[1], -1, stored.shape[3]))
