@@ -3,17 +3,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
-from tokenprune.cli._outputs import check_outputs
+from tokenprune.cli._outputs import check_outputs, record
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
 from tokenprune.cli.eval import load_pipelines
@@ -174,15 +172,7 @@ def _measure(measuring: SpeedBench, request: SpeedRequest) -> SpeedResult:
 
 
 def _show(result: SpeedResult, model: str, out: Path | None, plot: Path | None, as_json: bool) -> None:
-    data: dict[str, Any] = {
-        "model": model,
-        **result.to_dict(),
-        "command": shlex.join(["tokenprune", *sys.argv[1:]]),
-    }
-    if out is not None:
-        from tokenprune.files import write_text
-
-        write_text(out, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    data = record({"model": model, **result.to_dict()}, out)
     if plot is not None:
         from tokenprune.cli._bench_plot import draw
 

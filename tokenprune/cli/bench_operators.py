@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
-from tokenprune.cli._outputs import check_outputs
+from tokenprune.cli._outputs import check_outputs, record
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
 from tokenprune.errors import InvalidValueError
@@ -117,11 +114,7 @@ def _dtype(name: str, device: torch.device, as_json: bool) -> torch.dtype:
 
 
 def _show(result: OperatorsResult, out: Path | None, as_json: bool) -> None:
-    data: dict[str, Any] = {**result.to_dict(), "command": shlex.join(["tokenprune", *sys.argv[1:]])}
-    if out is not None:
-        from tokenprune.files import write_text
-
-        write_text(out, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    data = record(result.to_dict(), out)
     if as_json:
         print_json(data)
         return

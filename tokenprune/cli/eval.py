@@ -3,16 +3,14 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
-from tokenprune.cli._outputs import check_outputs
+from tokenprune.cli._outputs import check_outputs, record
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
 from tokenprune.errors import InvalidValueError, NoAdapterError
@@ -132,15 +130,7 @@ def load_pipelines(presets: list[str], files: list[Path], as_json: bool) -> dict
 
 
 def _show(result: BenchmarkResult, out: Path | None, plot: Path | None, as_json: bool) -> None:
-    data: dict[str, Any] = {
-        "model": result.setting["model"],
-        **result.to_dict(),
-        "command": shlex.join(["tokenprune", *sys.argv[1:]]),
-    }
-    if out is not None:
-        from tokenprune.files import write_text
-
-        write_text(out, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    data = record({"model": result.setting["model"], **result.to_dict()}, out)
     if plot is not None:
         from tokenprune.cli._eval_plot import draw
 
