@@ -26,8 +26,8 @@ class VisualTokens:
         blocks: ``(N,)`` int64 block labels left by a merger, for stratified selection (default: none).
 
     Raises:
-        InvalidValueError: shapes do not fit, features are not floating point, or hold NaN or infinity
-            (the last is checked by :meth:`require_finite`, which operators call).
+        InvalidValueError: shapes do not fit, or features are not floating point. Whether they are finite is checked
+            where they are read: by the operators that look at them, or by :meth:`require_finite`.
     """
 
     features: Tensor

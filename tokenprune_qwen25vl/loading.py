@@ -45,8 +45,8 @@ def load(
     reason = why_not(source)
     if reason is not None:
         raise NoAdapterError(f"no adapter knows {source}: qwen25vl {reason}")
-    target = _device(device)
-    loaded_dtype = _dtype(dtype, target)
+    target = device_named(device)
+    loaded_dtype = dtype_named(dtype, target)
     import transformers
     from transformers.utils import logging
 
@@ -61,7 +61,7 @@ def load(
         model, info = loaded
         model = model.to(target)
     except Exception as error:  # whatever the library raises about files, weights or backends
-        raise ModelLoadError(f"cannot load {source}: {_first_line(error)}") from error
+        raise ModelLoadError(f"cannot load {source}: {first_line(error)}") from error
     finally:
         if bars:
             logging.enable_progress_bar()
@@ -99,12 +99,13 @@ def why_not(source: str) -> str | None:
     try:
         config, _ = transformers.PretrainedConfig.get_config_dict(source)
     except Exception as error:  # OSError, connection errors, broken JSON: all mean the same here
-        raise ModelLoadError(f"cannot read the configuration of {source}: {_first_line(error)}") from error
+        raise ModelLoadError(f"cannot read the configuration of {source}: {first_line(error)}") from error
     kind = config.get("model_type")
     return None if kind == MODEL_TYPE else f"takes {MODEL_TYPE} models, this one is {kind!r}"
 
 
-def _device(device: str | None) -> torch.device:
+def device_named(device: str | None) -> torch.device:
+    """The device; None is the GPU where there is one. Raises :class:`InvalidValueError` for one that is not there."""
     import torch
 
     if device is None:
@@ -118,7 +119,8 @@ def _device(device: str | None) -> torch.device:
     return target
 
 
-def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> str | torch.dtype:
+def dtype_named(dtype: str | torch.dtype | None, device: torch.device) -> str | torch.dtype:
+    """The dtype, or ``"auto"``; None is ``"auto"``, on a CPU float32. Raises :class:`InvalidValueError` for others."""
     import torch
 
     if isinstance(dtype, torch.dtype):
@@ -132,7 +134,7 @@ def _dtype(dtype: str | torch.dtype | None, device: torch.device) -> str | torch
     return dtype if dtype == "auto" else getattr(torch, dtype)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The library's messages run over many lines; the first says what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -14,7 +14,7 @@ from tokenprune.speed.figures import Interleaved, Progress, Sample, interleave
 from tokenprune.speed.machine import describe_machine
 from tokenprune.speed.request import SpeedRequest
 from tokenprune.speed.result import SpeedResult, SpeedRow
-from tokenprune_qwen25vl.loading import _device, load
+from tokenprune_qwen25vl.loading import device_named, load
 from tokenprune_qwen25vl.parts import Parts, require_parts
 from tokenprune_qwen25vl.speed.clip import clip_pixels, video_processor
 from tokenprune_qwen25vl.speed.ideal import run_ideal
@@ -84,7 +84,7 @@ def _check_names(request: SpeedRequest) -> None:
 
 
 def _load(request: SpeedRequest) -> _Loaded:
-    device = _device(request.device)
+    device = device_named(request.device)
     if device.type not in ("cpu", "cuda"):
         raise InvalidValueError(f"speed is measured on cpu and cuda, got device {str(device)!r}")
     if request.shape is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokenprune.errors import InvalidValueError, ModelLoadError
-from tokenprune_qwen25vl.loading import _dtype, _first_line
+from tokenprune_qwen25vl.loading import dtype_named, first_line
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -148,7 +148,7 @@ def build(
         ModelLoadError: the machine cannot hold it, or has no such attention.
     """
     shape = shape_named(name)
-    kind = None if dtype in (None, "auto") else _dtype(dtype, device)
+    kind = None if dtype in (None, "auto") else dtype_named(dtype, device)
     if not isinstance(kind, torch.dtype):
         kind = shape.cpu_dtype if device.type == "cpu" else torch.bfloat16
     from transformers import AutoModelForImageTextToText
@@ -161,7 +161,7 @@ def build(
             torch.manual_seed(SEED)
             model = AutoModelForImageTextToText.from_config(config_of(shape), **options)
     except Exception as error:  # what the library raises about backends, and torch about memory
-        raise ModelLoadError(f"cannot build {name}: {_first_line(error)}") from error
+        raise ModelLoadError(f"cannot build {name}: {first_line(error)}") from error
     return model.eval()
 
 
