@@ -48,6 +48,10 @@ class UnsupportedModeError(TokenPruneError):
     """This way of running the model cannot be combined with pruning; nothing has been run."""
 
 
+class UnsupportedReleaseError(TokenPruneError):
+    """The installed library does what this release of tokenprune does not know; the message names both versions."""
+
+
 class AlreadyAttachedError(TokenPruneError):
     """The model already has a session; detach it first."""
 

@@ -68,6 +68,10 @@ class PrunableHandle:
     def stored_length(self) -> int:
         return self.layer(0).stored if self.cache.layers else 0
 
+    def stored(self, index: int) -> int:
+        """Slots that the layer at ``index`` stores; a layer that nothing was put into may not be there yet."""
+        return self.layer(index).stored if index < len(self.cache.layers) else 0
+
     def stored_mask(self, given: Tensor | None, new: int) -> Tensor | None:
         """The 2-D mask ``(B, logical + new)`` whose last columns describe the stored slots and the new tokens.
 

@@ -24,6 +24,7 @@ from tokenprune.hf.guard import (
 )
 from tokenprune.hf.inputs import earlier_layout, open_cache
 from tokenprune.hf.passage import Passage
+from tokenprune.hf.release import given_cache, require_known, with_cache
 from tokenprune.runtime.carrier import PrefillCarrier
 from tokenprune.runtime.prefill import Prefill
 
@@ -45,6 +46,7 @@ class HFDecoder:
     def install(self, carrier: PrefillCarrier) -> Sequence[Removable]:
         if len(carrier.pipeline):
             refuse_modules(self.model)
+        require_known(self.text)
         hooks = _Hooks(self.text, carrier)
         put: list[Removable] = [hooks]
         try:
@@ -113,7 +115,7 @@ class _Hooks:
         embeds = kwargs.get("inputs_embeds")
         if embeds is None or self.carrier.is_unobserved or (is_compiling() and not self.acts):
             return None
-        cache = kwargs.get("past_key_values")
+        cache = given_cache(self.text, kwargs)
         past = 0 if cache is None else cache.get_seq_length()
         changed = dict(kwargs)
         if is_prunable(cache):
@@ -150,7 +152,7 @@ class _Hooks:
         length = embeds.shape[1]
         valid = self.input_ids.new_ones(self.input_ids.shape).bool() if given is None else given[:, -length:].bool()
         valid = valid.to(self.input_ids.device)
-        earlier = earlier_layout(kwargs.get("past_key_values"), given, past, len(valid))
+        earlier = earlier_layout(given_cache(self.text, kwargs), given, past, len(valid))
         prompt = Prompt(self.input_ids, kwargs.get("position_ids"), valid)
         return self.carrier.begin(prompt, earlier, past)
 
@@ -168,9 +170,9 @@ class _Hooks:
     def _prepared_for_later(self, kwargs: dict[str, Any], past: int) -> dict[str, Any]:
         """A turn that loses nothing starts a cache that a later turn's video can be cut in."""
         if past > 0:
-            return kwargs
+            return with_cache(self.text, kwargs, given_cache(self.text, kwargs))
         opened = open_cache(self.text, kwargs)
-        cache = opened.get("past_key_values")
+        cache = given_cache(self.text, opened)
         if self.acts and type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers):
             make_prunable(cache)
         return opened

@@ -15,13 +15,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._C._dynamo.eval_frame import get_eval_frame_callback  # pyright: ignore
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.generation.configuration_utils import GenerationMode
 
 from tokenprune.adapter import Removable
 from tokenprune.errors import UnsupportedCacheError, UnsupportedModeError
 from tokenprune.hf.cache import check_prunable
+from tokenprune.hf.release import caches_of_call, given_cache, with_cache
 from tokenprune.runtime.carrier import Call, PrefillCarrier
 
 CONTINUOUS_BATCHING = ("generate_batch", "init_continuous_batching", "continuous_batching_context_manager")
@@ -60,8 +60,10 @@ def guard_generate(model: PreTrainedModel, carrier: PrefillCarrier) -> Sequence[
     @functools.wraps(generate)
     def guarded(*args: Any, **kwargs: Any) -> Any:
         call = _read_call(model, _named(signature, args, kwargs), acts=acts)
+        cache = given_cache(model, kwargs)
+        named = kwargs if cache is None else with_cache(model, kwargs, cache)
         with carrier.generating(call):
-            return generate(*args, **kwargs)
+            return generate(*args, **named)
 
     guards = [InFront(model, "generate", guarded)]
     if acts:
@@ -87,7 +89,17 @@ def refuse_training(module: nn.Module) -> None:
 
 def is_compiling() -> bool:
     """Whether ``torch.compile`` is tracing, or runs what it could not trace."""
-    return torch.compiler.is_compiling() or get_eval_frame_callback() is not None
+    return torch.compiler.is_compiling() or _frame_callback()() is not None
+
+
+@functools.cache
+def _frame_callback() -> Callable[[], Any]:
+    """Tells what dynamo does with Python frames now; private to torch, so a torch without it is no reason to fail."""
+    try:
+        from torch._C._dynamo.eval_frame import get_eval_frame_callback  # pyright: ignore
+    except ImportError:
+        return lambda: None
+    return get_eval_frame_callback
 
 
 def refuse_modules(model: nn.Module) -> None:
@@ -143,18 +155,17 @@ def _refuse_caches(config: GenerationConfig, arguments: dict[str, Any]) -> None:
         raise UnsupportedCacheError(
             f"cache_implementation={config.cache_implementation!r} cannot be pruned; use 'dynamic' or 'offloaded'"
         )
-    cache = arguments.get("past_key_values")
-    if cache is not None:
+    for cache in caches_of_call(arguments):
         check_prunable(cache)
 
 
 def _refuse_modes(config: GenerationConfig, arguments: dict[str, Any]) -> None:
     refused = {
         "assistant_model (assisted decoding)": arguments.get("assistant_model"),
-        "prompt_lookup_num_tokens (prompt-lookup decoding)": config.prompt_lookup_num_tokens,
-        "assistant_early_exit (assisted decoding)": config.assistant_early_exit,
+        "prompt_lookup_num_tokens (prompt-lookup decoding)": getattr(config, "prompt_lookup_num_tokens", None),
+        "assistant_early_exit (assisted decoding)": getattr(config, "assistant_early_exit", None),
         "use_mtp (multi-token prediction)": getattr(config, "use_mtp", None),
-        "prefill_chunk_size (chunked prefill)": config.prefill_chunk_size,
+        "prefill_chunk_size (chunked prefill)": getattr(config, "prefill_chunk_size", None),
         "token_healing": getattr(config, "token_healing", None),
         "custom_generate": arguments.get("custom_generate"),
     }

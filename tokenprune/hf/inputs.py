@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from tokenprune.hf.layer import PrunableLayer
+from tokenprune.hf.release import given_cache, with_cache
 from tokenprune.runtime.layout import Layout
 
 
@@ -19,9 +20,10 @@ def open_cache(text: PreTrainedModel, kwargs: dict[str, Any]) -> dict[str, Any]:
     use_cache = kwargs.get("use_cache")
     if use_cache is None:
         use_cache = getattr(text.config, "use_cache", True)
-    if not use_cache or kwargs.get("past_key_values") is not None:
+    cache = given_cache(text, kwargs)
+    if cache is None and not use_cache:
         return dict(kwargs)
-    return {**kwargs, "past_key_values": DynamicCache(config=text.config)}
+    return with_cache(text, kwargs, DynamicCache(config=text.config) if cache is None else cache)
 
 
 def earlier_layout(cache: Any, given: Tensor | None, past: int, batch: int) -> Layout | None:

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
-from transformers.masking_utils import create_causal_mask
 
 from tokenprune.adapter import Removable
 from tokenprune.hf.cache import PrunableHandle
 from tokenprune.hf.cut import LayerCut
+from tokenprune.hf.release import causal_mask, given_cache, require_stored
 from tokenprune.runtime.carrier import PrefillCarrier
 from tokenprune.runtime.layout import Layout, Ragged
 from tokenprune.runtime.prefill import Prefill
@@ -46,7 +46,7 @@ class Passage:
         self.prefill = prefill
         self.kwargs = kwargs
         self.prunable = prunable
-        self.cache: DynamicCache | None = kwargs.get("past_key_values")
+        self.cache: DynamicCache | None = given_cache(text, kwargs)
         self.handle: PrunableHandle | None = None
         self.gathered: Ragged | None = None  # from the sequence the decoder's own locals describe to the running one
         self.mask_after: Any = None
@@ -157,21 +157,19 @@ class Passage:
         self.shortened = True
         self._cut_cache()
         if layer + 1 < len(self.layers):
-            self.mask_after = create_causal_mask(
-                config=self.text.config,
-                inputs_embeds=hidden,
-                attention_mask=self._later_mask_2d(),
-                past_key_values=None if self.handle is None else self.handle.cache,
-                position_ids=None,
-                layer_idx=layer + 1,
-            )
+            cache = None if self.handle is None else self.handle.cache
+            self.mask_after = causal_mask(self.text, hidden, self._later_mask_2d(), cache, layer + 1)
         return hidden
 
     def layers_ran(self, count: int) -> None:
         """The layers below ``count`` have run on the running sequence as it is now (before a cut)."""
         self.log.note(self.prefill, count - len(self.log.tokens))
-        if self.handle is not None:
-            self.stored += [self.prefill.stored()] * (count - len(self.stored))
+        if self.handle is None:
+            return
+        stored = self.prefill.stored()
+        for index in range(len(self.stored), count):
+            require_stored(self.text, index, self.handle.stored(index), stored.columns.shape[1])
+            self.stored.append(stored)
 
     def _cut_cache(self) -> None:
         """Cut every layer that has run to the tokens still in the sequence; equal layouts share one index."""

@@ -48,6 +48,8 @@ class Run:
 
 def generate(model: Any, decoder: nn.Module, prompt: VisualPrompt, pipeline: Pipeline | None, new: int) -> Run:
     """``new`` tokens, greedily, none of them a placeholder; ``pipeline=None`` is the model without a session."""
+    from tokenprune.hf.release import cache_of  # laws of operators need no transformers
+
     session = nullcontext() if pipeline is None else attach(model, pipeline)
     with watched(layers_of(decoder)) as seen, session as attached, torch.no_grad():
         out = model.generate(
@@ -61,7 +63,7 @@ def generate(model: Any, decoder: nn.Module, prompt: VisualPrompt, pipeline: Pip
             return_dict_in_generate=True,
         )
     reports = attached.reports if attached is not None else []
-    return Run(out.sequences[:, prompt.length :], list(out.logits), out.past_key_values, seen, reports)
+    return Run(out.sequences[:, prompt.length :], list(out.logits), cache_of(out), seen, reports)
 
 
 def layers_of(decoder: nn.Module) -> list[nn.Module]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenprune.hf.release import cache_of
 from tokenprune.runtime.timing import Moment
 from tokenprune_qwen25vl.parts import Parts
 
@@ -91,7 +92,7 @@ class AnswerClock:
     def _leave_text(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         if len(self._prefill) == 1:
             self._note(self._prefill)
-            self.kv_bytes = cache_bytes(output.past_key_values)
+            self.kv_bytes = cache_bytes(cache_of(output))
 
     def _note(self, moments: list[Moment]) -> None:
         moments.append(Moment.now(self.device))

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
-from transformers.masking_utils import create_causal_mask
 
+from tokenprune.hf.release import causal_mask, with_cache
 from tokenprune.speed.clock import timed
 from tokenprune.speed.figures import Sample
 from tokenprune.speed.memory import PeakMemory
@@ -44,23 +44,10 @@ def run_layers(parts: Parts, embeds: Tensor, positions: Tensor, lengths: Sequenc
             hidden = hidden[:, first:]
             rotary = tuple(part[..., first:, :] for part in rotary)
         if length != masked:
-            mask = create_causal_mask(
-                config=text.config,
-                inputs_embeds=hidden,
-                attention_mask=None,
-                past_key_values=cache,
-                position_ids=None,
-                layer_idx=index,
-            )
+            mask = causal_mask(text, hidden, None, cache, index)
             masked = length
-        hidden = layer(
-            hidden,
-            attention_mask=mask,
-            position_embeddings=rotary,
-            position_ids=None,
-            past_key_values=cache,
-            use_cache=True,
-        )
+        given = {"attention_mask": mask, "position_embeddings": rotary, "position_ids": None, "use_cache": True}
+        hidden = layer(hidden, **with_cache(layer, given, cache))
     return text.norm(hidden)
 
 
