@@ -9,7 +9,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, he
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+from broken_amx import avoid_broken_amx
 from hypothesis import HealthCheck, settings
+
+if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit what was found out
+    avoid_broken_amx(os.environ)
 
 settings.register_profile(
     "tokenprune", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]

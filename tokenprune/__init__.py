@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from tokenprune.errors import TokenPruneWarning as TokenPruneWarning
     from tokenprune.errors import UnsupportedCacheError as UnsupportedCacheError
     from tokenprune.errors import UnsupportedModeError as UnsupportedModeError
+    from tokenprune.errors import UnsupportedReleaseError as UnsupportedReleaseError
     from tokenprune.errors import VideoError as VideoError
     from tokenprune.hf.cache import PruneVidDynamicCache as PruneVidDynamicCache
     from tokenprune.hf.layer import PrunableLayer as PrunableLayer
@@ -73,7 +74,7 @@ _PUBLIC = {
     "errors": (
         "AlreadyAttachedError AmbiguousAdapterError BudgetError InvalidValueError MissingHookError ModelLoadError "
         "NoAdapterError PipelineFileError PlanError ResultFileError TokenPruneError TokenPruneWarning "
-        "UnsupportedCacheError UnsupportedModeError VideoError"
+        "UnsupportedCacheError UnsupportedModeError UnsupportedReleaseError VideoError"
     ),
     "hf.cache": "PruneVidDynamicCache",
     "hf.layer": "PrunableLayer",

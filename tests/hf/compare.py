@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from hf.names import CACHE
 from hf.oracle import Oracle
 from hf.prompts import TEXT, Prompt
 from torch import Tensor
@@ -44,7 +45,7 @@ def forwards(model: Any, talk: Prompt, cache: Any, new: int = 3, masked: bool = 
             inputs["position_ids"] = torch.cat([text, talk.positions(model)])[:, :, past:]
         else:
             del inputs["attention_mask"]
-        steps.append(model(**inputs, past_key_values=cache, use_cache=True).logits[:, -1])
+        steps.append(model(**inputs, **{CACHE: cache}, use_cache=True).logits[:, -1])
         talk = talk.answered(steps[-1][:, :TEXT].argmax(dim=1, keepdim=True))
     return talk, steps
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("transformers")
 
+from hf.names import CACHE, cache_of
 from hf.prompts import Clip, Prompt, prompt, shared_model
 from hf.running import alone, answers, contents, counted, same_contents, sequences
 from transformers import DynamicCache
@@ -268,42 +269,42 @@ def test_a_ragged_cache_of_a_session_refuses_to_go_on_alone() -> None:
     model, given = shared_model(), RAGGED
     with tp.attach(model, CUT):
         out = sequences(model, given.inputs(), return_dict_in_generate=True)
-        cache = out.past_key_values
+        cache = cache_of(out)
         talk = given.answered(out.sequences[:, given.length :]).then([[3], [2]])
-        expected = answers(model, talk, past_key_values=copy.deepcopy(cache), pixel_values_videos=None)
+        expected = answers(model, talk, **{CACHE: copy.deepcopy(cache)}, pixel_values_videos=None)
     before = contents(cache)
     with pytest.raises(tp.UnsupportedCacheError, match="different numbers of tokens"):
-        answers(model, talk, past_key_values=cache, pixel_values_videos=None)
+        answers(model, talk, **{CACHE: cache}, pixel_values_videos=None)
     with pytest.raises(tp.UnsupportedCacheError, match="different numbers of tokens"):
-        model(input_ids=torch.tensor([[5], [6]]), past_key_values=cache)
+        model(input_ids=torch.tensor([[5], [6]]), **{CACHE: cache})
     assert same_contents(contents(cache), before)
     for pipeline in (CUT, tp.Pipeline([])):  # any session hands out the mask
         with tp.attach(model, pipeline):
-            assert answers(model, talk, past_key_values=copy.deepcopy(cache), pixel_values_videos=None) == expected
+            assert answers(model, talk, **{CACHE: copy.deepcopy(cache)}, pixel_values_videos=None) == expected
 
 
 def test_an_equal_cache_goes_on_alone() -> None:
     model, given = shared_model(), alone(RAGGED, 0)
     with tp.attach(model, CUT):
         out = sequences(model, given.inputs(), return_dict_in_generate=True)
-        cache = out.past_key_values
+        cache = cache_of(out)
         assert cache.layers[0].removed > 0
         talk = given.answered(out.sequences[:, given.length :]).then([[3]])
-        expected = answers(model, talk, past_key_values=copy.deepcopy(cache), pixel_values_videos=None)
-    assert answers(model, talk, past_key_values=cache, pixel_values_videos=None) == expected
+        expected = answers(model, talk, **{CACHE: copy.deepcopy(cache)}, pixel_values_videos=None)
+    assert answers(model, talk, **{CACHE: cache}, pixel_values_videos=None) == expected
 
 
 def test_crop_brings_a_conversation_back() -> None:
     model, given = shared_model(), RAGGED
     with tp.attach(model, CUT):
         cache = tp.PruneVidDynamicCache()
-        first = answers(model, given, past_key_values=cache)
+        first = answers(model, given, **{CACHE: cache})
         cache.crop(given.length - 1)
         logits = model(
             input_ids=given.ids[:, -1:],
             attention_mask=given.mask,
             position_ids=given.positions(model)[:, :, -1:],
-            past_key_values=cache,
+            **{CACHE: cache},
         ).logits
         assert logits[:, -1, :250].argmax(-1).tolist() == [row[0] for row in first]
         with pytest.raises(tp.UnsupportedCacheError, match="cannot crop"):
@@ -326,7 +327,7 @@ def foreign(kind: str) -> Any:
         cache.layer_class_to_replicate = None
         return cache
     cache = DynamicCache()
-    model(input_ids=torch.tensor([[5, 6, 7]]), past_key_values=cache)
+    model(input_ids=torch.tensor([[5, 6, 7]]), **{CACHE: cache})
     return cache
 
 
@@ -354,9 +355,9 @@ def test_foreign_caches_are_refused_and_left_alone(kind: str) -> None:
         make_prunable(cache)
     with tp.attach(model, CUT) as session:
         with counted(model) as calls, pytest.raises(tp.UnsupportedCacheError):
-            answers(model, given, past_key_values=cache)
+            answers(model, given, **{CACHE: cache})
         assert calls.count == 0
-        longer = {"attention_mask": None, "past_key_values": cache}
+        longer = {"attention_mask": None, CACHE: cache}
         with pytest.raises(tp.UnsupportedCacheError):
             model(**given.inputs() | longer)
         assert session.report is None
@@ -382,6 +383,6 @@ def test_right_padding_does_not_make_columns_croppable() -> None:
         one.prefills,
     )
     with tp.attach(model, CUT):
-        cache = model(**given.inputs()).past_key_values
+        cache = cache_of(model(**given.inputs()))
         with pytest.raises(tp.UnsupportedCacheError, match="only the last 0"):
             cache.crop(-1)

@@ -14,6 +14,7 @@ pytest.importorskip("transformers")
 
 from hf.compare import TOLERANCE, agrees, forwards, generate, reports
 from hf.flash import imitate_flash
+from hf.names import cache_of
 from hf.oracle import Cut, oracle
 from hf.prompts import Clip, prompt
 
@@ -51,12 +52,12 @@ def test_generate_and_another_turn(rows: str, pipeline: tuple[list[Any], list[Cu
         run = generate(model, given)
         truth = oracle(model, given.answered(run.sequences[:, given.length :]), cuts, merge)
         agrees(run.logits, truth, given.length - 1)
-        reports(session, truth, given.length, run.past_key_values)
+        reports(session, truth, given.length, cache_of(run))
         talk = given.answered(run.sequences[:, given.length :])
         for turn, parts in enumerate([[[3], [5], [2]], [[2, Clip(3, 2, 2), 3], [1, Clip(2, 2, 2), 2], [7]]]):
             talk = talk.then(parts[: len(given.ids)], seed=turn + 2)
             asked = talk.length
-            talk, steps = forwards(model, talk, run.past_key_values)
+            talk, steps = forwards(model, talk, cache_of(run))
             agrees(steps, oracle(model, talk, cuts, merge), asked - 1)
     assert calls["varlen" if rows == "padded" else "dense"] > 0
 
@@ -88,7 +89,7 @@ def test_forward(
     with tp.attach(model, tp.Pipeline(operators)) as session, torch.no_grad():
         out = model(**inputs, use_cache=use_cache)
     truth = oracle(model, given, cuts, merge)
-    reports(session, truth, given.length, out.past_key_values)
+    reports(session, truth, given.length, cache_of(out))
     for row, columns in enumerate(session.report.kept):
         found = out.logits[row, out.logits.shape[1] - len(columns) :]
         assert float((found - truth.at(row, columns.tolist())).abs().max()) < TOLERANCE

@@ -13,6 +13,7 @@ from torch import Tensor
 pytest.importorskip("transformers")
 
 from hf.compare import generate
+from hf.names import CACHE, cache_of
 from hf.prompts import Clip, image, prompt, shared_model
 
 import tokenprune as tp
@@ -69,7 +70,7 @@ def test_generate_twice(operators: list[Any], attention: str) -> None:
         first = generate(model, given)
         second = given.answered(first.sequences[:, given.length :]).then([[4], [2]])
         inputs = {**later, "input_ids": second.ids, "attention_mask": second.mask}
-        return [first, generate(model, second, past_key_values=first.past_key_values, **inputs)]
+        return [first, generate(model, second, **{CACHE: cache_of(first)}, **inputs)]
 
     plain = talk()
     with tp.attach(model, tp.Pipeline(operators)) as session:
@@ -77,7 +78,7 @@ def test_generate_twice(operators: list[Any], attention: str) -> None:
     for one, other in zip(plain, pruned):
         assert torch.equal(one.sequences, other.sequences)
         assert all(torch.equal(a, b) for a, b in zip(one.logits, other.logits, strict=True))
-    for a, b in zip(plain[1].past_key_values.layers, pruned[1].past_key_values.layers, strict=True):
+    for a, b in zip(cache_of(plain[1]).layers, cache_of(pruned[1]).layers, strict=True):
         assert torch.equal(a.keys, b.keys)
         assert torch.equal(a.values, b.values)
     assert session.report.visual_retained == session.report.layer_averaged_retained == [1.0, 1.0]

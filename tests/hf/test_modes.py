@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import threading
-from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ import torch
 
 pytest.importorskip("transformers")
 
+from hf.names import CACHE, TAKES_ENCODED, cache_of
 from hf.prompts import Clip, Prompt, image, prompt, shared_model
 from hf.running import alone, answers, contents, counted, kept, same_contents, sequences, state_of
 from qwen25vl.tiny import tiny_model, tiny_processor
@@ -25,7 +25,6 @@ import tokenprune as tp
 PIPE = tp.Pipeline([tp.STMerge(keep_ratio=0.7), tp.AttnPrune(layer=1, keep_ratio=0.5)])
 RAGGED = prompt([[5, Clip(3, 2, 3), 6], [9, Clip(2, 2, 2), 3, Clip(2, 2, 3), 7]])
 ONE = alone(RAGGED, 0)
-TRANSFORMERS = tuple(int(part) for part in version("transformers").split(".")[:2])
 
 
 def run(model: Any, given: Prompt, **more: Any) -> tuple[list[list[int]], list[list[int]]]:
@@ -96,7 +95,7 @@ def log_probability(model: Any, given: Prompt, tokens: list[int]) -> float:
             total += float(out.logits[0, -1].log_softmax(-1)[token])  # beams suppress tokens after the softmax
             out = model(
                 input_ids=torch.tensor([[token]]),
-                past_key_values=out.past_key_values,
+                **{CACHE: cache_of(out)},
                 position_ids=(delta + given.length + step).expand(3, 1, 1),
             )
     return total
@@ -177,7 +176,7 @@ def test_images_beside_videos() -> None:
         assert len(kept(session)[0]) == mixed.length - 24
 
 
-@pytest.mark.skipif(TRANSFORMERS < (5, 20), reason="mm_encoder_outputs exists from 5.20 on")
+@pytest.mark.skipif(not TAKES_ENCODED, reason="this release takes no mm_encoder_outputs")
 def test_given_encoder_outputs() -> None:
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
@@ -222,7 +221,7 @@ def test_hidden_states_have_the_length_that_each_layer_saw() -> None:
 def test_a_cache_of_ones_own(make: Any) -> None:
     model, cache = shared_model(), make()
     expected = run(model, RAGGED)
-    assert run(model, RAGGED, past_key_values=cache) == expected
+    assert run(model, RAGGED, **{CACHE: cache}) == expected
     assert {layer.stored for layer in cache.layers} == {max(map(len, expected[1])) + 3}
     assert cache.get_seq_length() == RAGGED.length + 3
 
@@ -307,7 +306,7 @@ def refused(match: str, error: type[Exception] = tp.UnsupportedModeError, given:
     """Assert that ``generate`` refuses, that nothing ran, and that the session goes on as if it had not been asked."""
     model = shared_model()
     before = state_of(model)
-    cache = more.get("past_key_values")
+    cache = more.get(CACHE)
     held = None if cache is None else (list(cache.layers), contents(cache))
     with tp.attach(model, PIPE) as session:
         attached = state_of(model)
@@ -382,7 +381,7 @@ def test_refused_arguments() -> None:
     refused("logits_to_keep", logits_to_keep=torch.tensor([3]))
     refused("inputs_embeds", inputs_embeds=embeds)
     text = model.config.get_text_config()
-    refused("StaticCache", tp.UnsupportedCacheError, past_key_values=StaticCache(config=text, max_cache_len=64))
+    refused("StaticCache", tp.UnsupportedCacheError, **{CACHE: StaticCache(config=text, max_cache_len=64)})
 
 
 def test_refused_by_position() -> None:
@@ -427,7 +426,7 @@ def test_refused_forwards(name: str) -> None:
 
 def decoder_refuses(match: str, error: type[Exception] = tp.UnsupportedModeError, **inputs: Any) -> None:
     """What only shows once the prompt is laid out is refused before the first decoder layer, the cache untouched."""
-    model, cache = shared_model(), inputs.pop("past_key_values", None)
+    model, cache = shared_model(), inputs.pop(CACHE, None)
     cache = DynamicCache() if cache is None else cache
     held = contents(cache)
     ran: list[Any] = []
@@ -436,7 +435,7 @@ def decoder_refuses(match: str, error: type[Exception] = tp.UnsupportedModeError
         handle = model.model.language_model.layers[0].register_forward_pre_hook(lambda *args: ran.append(args))
         try:
             with pytest.raises(error, match=match):
-                model(**inputs, past_key_values=cache)
+                model(**inputs, **{CACHE: cache})
         finally:
             handle.remove()
         assert not ran
@@ -484,15 +483,15 @@ def test_refused_content_scores_on_a_continued_cache() -> None:
     talk = ONE.then([[3, Clip(2, 2, 2), 4]])
     content = tp.Pipeline([tp.AttnPrune(layer=1, keep_ratio=0.5, scorer="content")])
     with tp.attach(model, content) as session:
-        cache = model(**ONE.inputs()).past_key_values
+        cache = cache_of(model(**ONE.inputs()))
         held = contents(cache)
         more = talk.inputs(since=ONE.length) | {"position_ids": talk.positions(model)[:, :, ONE.length :]}
         with pytest.raises(tp.UnsupportedModeError, match="ContentScore reads keys before RoPE"):
-            model(**more, past_key_values=cache)
+            model(**more, **{CACHE: cache})
         assert same_contents(contents(cache), held)
         assert len(session.reports) == 1
     with tp.attach(model, tp.Pipeline([tp.AttnPrune(layer=1, keep_ratio=0.5)])) as session:
-        model(**more, past_key_values=cache)
+        model(**more, **{CACHE: cache})
         assert session.report.visual_tokens == [8]
 
 

@@ -11,6 +11,7 @@ import torch
 pytest.importorskip("transformers")
 
 from hf.compare import agrees, distance, generate, reports, stores
+from hf.names import cache_of
 from hf.oracle import Cut, oracle
 from hf.prompts import TEXT, Clip, image, prompt, shared_model
 
@@ -41,9 +42,9 @@ def test_removal_is_masking(rows: list[Any], layer: int, attention: str) -> None
     whole = given.answered(run.sequences[:, given.length :])
     truth = oracle(model, whole, [Cut(layer, keep_ratio=0.4)])
     agrees(run.logits, truth, given.length - 1)
-    reports(session, truth, given.length, run.past_key_values)
+    reports(session, truth, given.length, cache_of(run))
     longest = max(len(row.kept(given.length)) for row in truth.rows)
-    stores(run.past_key_values, given.length + 3, longest + 3)
+    stores(cache_of(run), given.length + 3, longest + 3)
     assert distance(run.logits, oracle(model, whole), given.length - 1) > 0.01  # nothing masked would be noticed
 
 
@@ -56,7 +57,7 @@ def test_budgets(budget: dict[str, Any]) -> None:
     session, run = pruned(model, [tp.AttnPrune(layer=1, **budget)], given)
     truth = oracle(model, given.answered(run.sequences[:, given.length :]), [Cut(1, **budget)])
     agrees(run.logits, truth, given.length - 1)
-    reports(session, truth, given.length, run.past_key_values)
+    reports(session, truth, given.length, cache_of(run))
 
 
 @pytest.mark.parametrize("modalities", [("image",), ("video", "image")], ids=str)
@@ -65,7 +66,7 @@ def test_images_are_cut_where_asked_for(modalities: tuple[str, ...]) -> None:
     session, run = pruned(model, [tp.AttnPrune(layer=1, keep_ratio=0.5, modalities=modalities)], given)
     truth = oracle(model, given.answered(run.sequences[:, given.length :]), [Cut(1, 0.5, modalities=modalities)])
     agrees(run.logits, truth, given.length - 1)
-    reports(session, truth, given.length, run.past_key_values)
+    reports(session, truth, given.length, cache_of(run))
 
 
 @pytest.mark.parametrize("layers", [(0, 2), (1, 2), (0, 3)], ids=str)
@@ -76,7 +77,7 @@ def test_two_selectors(layers: tuple[int, int]) -> None:
     cuts = [Cut(layers[0], keep_ratio=0.7), Cut(layers[1], keep=3)]
     truth = oracle(model, given.answered(run.sequences[:, given.length :]), cuts)
     agrees(run.logits, truth, given.length - 1)
-    reports(session, truth, given.length, run.past_key_values)
+    reports(session, truth, given.length, cache_of(run))
     first = [cuts[0].count(n) for n in session.report.visual_tokens]
     text = [p - v for p, v in zip(session.report.prompt_tokens, session.report.visual_tokens)]
     visual = [session.report.visual_tokens] * (layers[0] + 1) + [first] * (layers[1] - layers[0])
@@ -97,7 +98,7 @@ def test_beams() -> None:
         assert float(chosen / 4) == pytest.approx(float(score), abs=1e-4)
     first = oracle(model, given, [Cut(1, keep_ratio=0.4)])
     assert session.report.expanded == 3
-    reports(session, first, given.length, run.past_key_values)
+    reports(session, first, given.length, cache_of(run))
 
 
 def test_beams_search_as_the_masked_model_does() -> None:
@@ -124,7 +125,7 @@ def test_return_sequences() -> None:
     whole = given.repeated(2).answered(run.sequences[:, given.length :])
     agrees(run.logits, oracle(model, whole, [Cut(1, keep_ratio=0.4)]), given.length - 1)
     assert session.report.expanded == 2
-    reports(session, oracle(model, given, [Cut(1, keep_ratio=0.4)]), given.length, run.past_key_values)
+    reports(session, oracle(model, given, [Cut(1, keep_ratio=0.4)]), given.length, cache_of(run))
 
 
 class TestBareForward:
@@ -134,7 +135,7 @@ class TestBareForward:
         with tp.attach(model, tp.Pipeline([tp.AttnPrune(layer=layer, keep_ratio=0.4)])) as session, torch.no_grad():
             out = model(**inputs)
         truth = oracle(model, given, [Cut(layer, keep_ratio=0.4)])
-        reports(session, truth, given.length, out.past_key_values)
+        reports(session, truth, given.length, cache_of(out))
         for row, columns in enumerate(session.report.kept):
             found = out.logits[row, out.logits.shape[1] - len(columns) :]
             assert float((found - truth.at(row, columns.tolist())).abs().max()) < 1e-4

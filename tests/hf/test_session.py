@@ -13,6 +13,7 @@ import torch
 
 pytest.importorskip("transformers")
 
+from hf.names import CACHE, cache_of
 from hf.prompts import Clip, image, prompt, shared_model
 from hf.running import alone, answers, contents, counted, kept, sequences, stacked, state_of
 from qwen25vl.tiny import LAYERS, tiny_model
@@ -162,9 +163,9 @@ def test_an_error_in_a_merger_leaves_a_passed_cache_empty() -> None:
     model = shared_model()
     cache = tp.PruneVidDynamicCache()
     with tp.attach(model, tp.Pipeline([Raising()])), pytest.raises(ZeroDivisionError):
-        model(**alone(ROWS, 0).inputs(), past_key_values=cache)
+        model(**alone(ROWS, 0).inputs(), **{CACHE: cache})
     assert cache.get_seq_length() == 0
-    assert answers(model, alone(ROWS, 0), past_key_values=cache) == answers(model, alone(ROWS, 0))
+    assert answers(model, alone(ROWS, 0), **{CACHE: cache}) == answers(model, alone(ROWS, 0))
 
 
 def test_attaching_twice_is_an_error() -> None:
@@ -286,10 +287,10 @@ def test_inputs_are_not_changed() -> None:
         assert all(torch.equal(inputs[name], copies[name]) for name in copies)
 
         out = sequences(model, first.inputs(), return_dict_in_generate=True)
-        earlier = out.past_key_values
+        earlier = cache_of(out)
         held = contents(copy.deepcopy(earlier))
         talk = first.answered(out.sequences[:, first.length :]).then([[3]])
-        sequences(model, talk.inputs() | {"pixel_values_videos": None}, past_key_values=earlier)
+        sequences(model, talk.inputs() | {"pixel_values_videos": None}, **{CACHE: earlier})
         for layer, (keys, values, *_) in zip(earlier.layers, held):
             assert torch.equal(layer.keys[:, :, : keys.shape[2]], keys)
             assert torch.equal(layer.values[:, :, : values.shape[2]], values)

@@ -12,6 +12,7 @@ from torch import Tensor
 pytest.importorskip("transformers")
 
 from hf.compare import TOLERANCE, agrees, distance, generate, reports, stores
+from hf.names import cache_of
 from hf.oracle import Cut, Row, build_row, oracle
 from hf.prompts import Clip, image, prompt, shared_model
 
@@ -74,9 +75,9 @@ def test_merging_is_a_shorter_prompt(rows: list[Any], merger: Any, attention: st
         found = torch.stack([step[row] for step in run.logits])
         assert float((by_library(model, built)[-5:-1] - found).abs().max()) < TOLERANCE
     agrees(run.logits, truth, given.length - 1)
-    reports(session, truth, given.length, run.past_key_values)
+    reports(session, truth, given.length, cache_of(run))
     longest = max(len(row.kept(given.length)) for row in truth.rows)
-    stores(run.past_key_values, given.length + 3, longest + 3)
+    stores(cache_of(run), given.length + 3, longest + 3)
     assert distance(run.logits, oracle(model, whole), given.length - 1) > 0.01
 
 
@@ -96,8 +97,8 @@ def test_merging_then_removal(rows: list[Any], layer: int, attention: str) -> No
         run = generate(model, given)
     truth = oracle(model, given.answered(run.sequences[:, given.length :]), [Cut(layer, 0.4)], ST_MERGE.plan)
     agrees(run.logits, truth, given.length - 1)
-    reports(session, truth, given.length, run.past_key_values)
-    stores(run.past_key_values, given.length + 3, max(len(row.kept(given.length)) for row in truth.rows) + 3)
+    reports(session, truth, given.length, cache_of(run))
+    stores(cache_of(run), given.length + 3, max(len(row.kept(given.length)) for row in truth.rows) + 3)
 
 
 def test_two_mergers() -> None:
@@ -112,7 +113,7 @@ def test_two_mergers() -> None:
         run = generate(model, given)
     truth = oracle(model, given.answered(run.sequences[:, given.length :]), merge=both)
     agrees(run.logits, truth, given.length - 1)
-    reports(session, truth, given.length, run.past_key_values)
+    reports(session, truth, given.length, cache_of(run))
 
 
 @pytest.mark.parametrize("layer", [None, 1])
@@ -133,7 +134,7 @@ def test_bare_forward(layer: int | None, masked: bool, use_cache: bool, given_po
     with tp.attach(model, tp.Pipeline([ST_MERGE, *selectors])) as session, torch.no_grad():
         out = model(**inputs, use_cache=use_cache)
     truth = oracle(model, given, cuts, ST_MERGE.plan)
-    reports(session, truth, given.length, out.past_key_values)
+    reports(session, truth, given.length, cache_of(out))
     for row, columns in enumerate(session.report.kept):
         found = out.logits[row, out.logits.shape[1] - len(columns) :]
         assert float((found - truth.at(row, columns.tolist())).abs().max()) < TOLERANCE
@@ -149,4 +150,4 @@ def test_beams() -> None:
         steps = truth.at(row, range(given.length - 1, given.length + 3)).log_softmax(dim=1)
         chosen = steps.gather(1, run.sequences[row, given.length :, None]).sum()
         assert float(chosen / 4) == pytest.approx(float(score), abs=1e-4)
-    reports(session, oracle(model, given, [Cut(1, 0.4)], ST_MERGE.plan), given.length, run.past_key_values)
+    reports(session, oracle(model, given, [Cut(1, 0.4)], ST_MERGE.plan), given.length, cache_of(run))

@@ -17,6 +17,7 @@ import torch
 
 pytest.importorskip("transformers")
 
+from hf.names import CACHE, cache_of
 from hf.prompts import shared_model
 from torch import Tensor
 
@@ -234,8 +235,8 @@ def test_both_stages_in_a_ragged_batch_and_a_second_turn() -> None:
         assert session.report.stages[-1]["visual_after"] == [11, 14]
         ids = torch.cat([first.sequences, torch.tensor([[5, 6], [7, 8]])], dim=1)
         mask = torch.nn.functional.pad(ROWS["attention_mask"], (0, 6), value=1)
-        second = generate({"input_ids": ids, "attention_mask": mask}, past_key_values=first.past_key_values)
-        assert second.past_key_values.get_seq_length() == ids.shape[1] + 3
+        second = generate({"input_ids": ids, "attention_mask": mask}, **{CACHE: cache_of(first)})
+        assert cache_of(second).get_seq_length() == ids.shape[1] + 3
         assert len(session.reports) == 1
         for row in range(2):
             start = int((ROWS["attention_mask"][row] == 0).sum())

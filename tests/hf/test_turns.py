@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import copy
-from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ import torch
 pytest.importorskip("transformers")
 
 from hf.compare import agrees, forwards, generate, reports, stores
+from hf.names import CACHE, cache_of, places_new_videos
 from hf.oracle import Cut, clip_features, oracle
 from hf.prompts import Clip, image, prompt, shared_model
 
@@ -54,11 +54,11 @@ def test_text_turn(rows: str, pipeline: tuple[list[Any], list[Cut], Any], by: st
     model, given = shared_model(), prompt(FIRST[rows])
     with tp.attach(model, tp.Pipeline(operators)) as session:
         first = generate(model, given)
-        cache = first.past_key_values
+        cache = cache_of(first)
         talk = given.answered(first.sequences[:, given.length :]).then(TEXT_TURN[rows])
         asked = talk.length
         if by == "generate":
-            second = generate(model, talk, past_key_values=cache, **dict.fromkeys(PIXELS))
+            second = generate(model, talk, **{CACHE: cache}, **dict.fromkeys(PIXELS))
             whole, steps = talk.answered(second.sequences[:, asked:]), second.logits
         else:
             whole, steps = forwards(model, talk, cache, masked=by == "forward")
@@ -78,7 +78,7 @@ def test_video_turn_by_forward(rows: str, pipeline: tuple[list[Any], list[Cut], 
     model, given = shared_model(attention), prompt(FIRST[rows])
     with tp.attach(model, tp.Pipeline(operators)) as session:
         first = generate(model, given)
-        cache = first.past_key_values
+        cache = cache_of(first)
         talk = given.answered(first.sequences[:, given.length :]).then(VIDEO_TURN[rows])
         asked, before = talk.length, cache.get_seq_length()
         whole, steps = forwards(model, talk, cache)
@@ -91,27 +91,25 @@ def test_video_turn_by_forward(rows: str, pipeline: tuple[list[Any], list[Cut], 
     stores(cache, whole.length - 1, max(len(row) for row in kept) + 2)
 
 
-PLACES_NEW_VIDEOS = tuple(int(part) for part in version("transformers").split(".")[:2]) >= (5, 20)
-"""Whether generate computes M-RoPE positions of new visual tokens on a continued cache; 5.17 counts them as text."""
-
-
-@pytest.mark.skipif(PLACES_NEW_VIDEOS, reason="this release gives a new video its positions")
 def test_video_turn_without_positions_is_refused() -> None:
+    if places_new_videos():
+        pytest.skip("this release gives a new video its positions")
     model, given = shared_model(), prompt(FIRST["one row"])
     with tp.attach(model, tp.Pipeline([tp.AttnPrune(layer=1, keep_ratio=0.4)])):
         first = generate(model, given)
         talk = given.answered(first.sequences[:, given.length :]).then(VIDEO_TURN["one row"])
         new = {name: talk.inputs(since=given.length)[name] for name in ("pixel_values_videos", "video_grid_thw")}
         with pytest.raises(UnsupportedModeError, match="positions"):
-            generate(model, talk, past_key_values=first.past_key_values, **new)
+            generate(model, talk, **{CACHE: cache_of(first)}, **new)
 
 
-@pytest.mark.skipif(not PLACES_NEW_VIDEOS, reason="this release counts the tokens of a new video as text: refused")
 @over_pipelines
 @over_rows
 def test_video_turn_by_generate(rows: str, pipeline: tuple[list[Any], list[Cut], Any]) -> None:
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+    if not places_new_videos():
+        pytest.skip("this release counts the tokens of a new video as text: refused")
     operators, cuts, merge = pipeline
     model, given = shared_model(), prompt(FIRST[rows])
     with tp.attach(model, tp.Pipeline(operators)) as session:
@@ -125,10 +123,10 @@ def test_video_turn_by_generate(rows: str, pipeline: tuple[list[Any], list[Cut],
             if talk.placed(modality, given.length)
         }
         pixels = {"pixel_values": None, "pixel_values_videos": None, "mm_encoder_outputs": encoded}
-        second = generate(model, talk, past_key_values=first.past_key_values, **pixels)
+        second = generate(model, talk, **{CACHE: cache_of(first)}, **pixels)
     truth = oracle(model, talk.answered(second.sequences[:, talk.length :]), cuts, merge)
     agrees(second.logits, truth, talk.length - 1)
-    reports(session, truth, talk.length, second.past_key_values)
+    reports(session, truth, talk.length, cache_of(second))
 
 
 @over_pipelines
@@ -140,7 +138,7 @@ def test_text_first_then_video(pipeline: tuple[list[Any], list[Cut], Any]) -> No
         first = generate(model, given)
         assert session.report is None
         talk = given.answered(first.sequences[:, given.length :]).then([[2, Clip(3, 2, 2), 3], [2, Clip(4, 2, 2), 1]])
-        whole, steps = forwards(model, talk, first.past_key_values)
+        whole, steps = forwards(model, talk, cache_of(first))
     agrees(steps, oracle(model, whole, cuts, merge), talk.length - 1)
 
 
@@ -155,7 +153,7 @@ def test_three_turns(rows: str) -> None:
         for turn, parts in enumerate([TEXT_TURN, VIDEO_TURN, TEXT_TURN]):
             talk = talk.then(parts[rows], seed=turn + 2)
             asked = talk.length
-            talk, steps = forwards(model, talk, first.past_key_values)
+            talk, steps = forwards(model, talk, cache_of(first))
             agrees(steps, oracle(model, talk, cuts), asked - 1)
 
 
@@ -174,12 +172,12 @@ def test_rows_of_the_cache_are_moved(move: Any, rows: list[int]) -> None:
     cuts, selector = [Cut(1, 0.4)], tp.AttnPrune(layer=1, keep_ratio=0.4)
     with tp.attach(model, tp.Pipeline([selector])):
         first = generate(model, given)
-        move(first.past_key_values)
+        move(cache_of(first))
         talk = given.answered(first.sequences[:, given.length :]).taken(rows)
         for turn, parts in enumerate([TEXT_TURN["padded"], VIDEO_TURN["padded"]]):
             talk = talk.then([parts[row] for row in rows], seed=turn + 2)
             asked = talk.length
-            talk, steps = forwards(model, talk, first.past_key_values)
+            talk, steps = forwards(model, talk, cache_of(first))
             agrees(steps, oracle(model, talk, cuts), asked - 1)
 
 
@@ -189,7 +187,7 @@ def test_answers_are_cropped(pipeline: tuple[list[Any], list[Cut], Any]) -> None
     operators, cuts, merge = pipeline
     model, given = shared_model(), prompt(FIRST["padded"])
     with tp.attach(model, tp.Pipeline(operators)):
-        cache = generate(model, given).past_key_values
+        cache = cache_of(generate(model, given))
         cache.crop(-3)
         assert cache.get_seq_length() == given.length
         copied = copy.deepcopy(cache)

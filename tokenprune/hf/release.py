@@ -80,7 +80,7 @@ def causal_mask(text: PreTrainedModel, hidden: Tensor, mask: Tensor | None, cach
         cache: the KV cache, or None.
         layer: its index; without it the library would read the lengths of a layer that may have been cut.
     """
-    named = {_cache_name(create_causal_mask, "create_causal_mask"): cache}
+    named: dict[str, Any] = {_cache_name(create_causal_mask, "create_causal_mask"): cache}
     # No positions: gaps in them would be read as a batch of packed sequences.
     return create_causal_mask(
         config=text.config, inputs_embeds=hidden, attention_mask=mask, position_ids=None, layer_idx=layer, **named
