@@ -63,6 +63,56 @@ def structured_clip(
     return _clip(f"structured-{seed}", grid, scale * features)
 
 
+def drifting_clip(grid: tuple[int, int, int], dim: int, seed: int, *, noise: float = 0.02, cut: bool = True) -> Clip:
+    """A background that slowly turns, a block that moves over it, a cut to another scene after half of the frames."""
+    frames, height, width = grid
+    generator = np.random.default_rng(seed)
+    features = np.zeros((*grid, dim))
+    scenes = 1.0 + generator.standard_normal((2, height, width, dim))
+    drift = 0.1 * generator.standard_normal(dim)
+    block = 3.0 * generator.standard_normal(dim)
+    size = max(1, min(height, width) // 2)
+    for t in range(frames):
+        features[t] = scenes[int(cut and t >= (frames + 1) // 2)] + t * drift
+        rows, columns = (t + np.arange(size)) % height, (2 * t + np.arange(size)) % width
+        features[t][np.ix_(rows, columns)] = block
+    return _clip(f"drifting-{seed}", grid, features + noise * generator.standard_normal(features.shape))
+
+
+def method_clips() -> list[Clip]:
+    """Few and small clips on which slow references of whole methods are run: a bit of everything."""
+    frame = random_clip((1, 3, 4), 6, 44).features.reshape(1, 3, 4, 6)
+    return [
+        drifting_clip((8, 3, 4), 6, 41),
+        structured_clip((6, 4, 5), 8, 42, scenes=2, blobs=1),
+        random_clip((5, 3, 3), 6, 43),
+        _clip("still-small", (6, 3, 4), np.broadcast_to(frame, (6, 3, 4, 6))),
+        _clip("all-equal-small", (4, 2, 3), np.full((4, 2, 3, 4), 0.75)),
+        _clip("all-zero-small", (4, 2, 3), np.zeros((4, 2, 3, 4))),
+        random_clip((1, 4, 5), 6, 45),
+        random_clip((9, 1, 1), 6, 46),
+        random_clip((1, 1, 1), 6, 47),
+    ]
+
+
+def signals_of(clip: Clip) -> dict[str, np.ndarray]:
+    """Made-up signals of the encoder and of a question for every token; those of an "all-..." clip are constant."""
+    frames, height, width = clip.grid
+    generator = np.random.default_rng(len(clip.features))
+    drawn = generator.random((frames, height * width)) + 0.05
+    if clip.name.startswith("all-"):
+        drawn = np.ones_like(drawn)
+    share = drawn / drawn.sum(axis=1, keepdims=True)
+    turn = generator.standard_normal((clip.features.shape[1], 5))
+    return {
+        "encoder_column": np.float32(share / 4).reshape(-1),
+        "encoder_pooled": np.float32(share).reshape(-1),
+        "encoder_keys": np.float32(clip.features @ turn),
+        "relevance": np.float32(drawn).reshape(-1),
+        "text": np.float32(generator.standard_normal((3, clip.features.shape[1]))),
+    }
+
+
 def degenerate_clips() -> list[Clip]:
     """Clips full of ties, zeros, extreme scales and smallest sizes."""
     generator = np.random.default_rng(2024)
