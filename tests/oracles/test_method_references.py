@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for the slow reference of every method: exact budgets, the laws of a plan, no dependence on the order."""
+"""What holds for the slow reference of every method: exact budgets, the laws of a plan, no say for order or scale."""
 
 from __future__ import annotations
 
