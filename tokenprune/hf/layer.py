@@ -35,6 +35,7 @@ class PrunableLayer(DynamicLayer):
         columns: ``(B, C)`` int64, the logical column of each of the first C slots; None while slot j is column j.
             Slots appended later are the last logical columns.
         valid: ``(B, C)`` bool, False for padding slots of rows that keep fewer tokens; None where no row is padded.
+        mass: ``(B, C)`` fp32, how many tokens each of the first C slots stands for in attention; None: one each.
     """
 
     def __init__(self) -> None:
@@ -45,6 +46,7 @@ class PrunableLayer(DynamicLayer):
         self.removed: int = 0
         self.columns: Tensor | None = None
         self.valid: Tensor | None = None
+        self.mass: Tensor | None = None
         self.gate: Gate | None = None
 
     @property
@@ -99,6 +101,8 @@ class PrunableLayer(DynamicLayer):
         if self.columns is not None and self.columns.shape[1] > self.stored:
             self.columns = self.columns[:, : self.stored]
             self.valid = None if self.valid is None else self.valid[:, : self.stored]
+        if self.mass is not None:
+            self.mass = self.mass[:, : self.stored]
 
     def cut(self, index: Tensor, mask: Tensor | None) -> None:
         """Keep the slots at ``index`` ``(B, K)``; ``mask`` ``(B, K)`` is False at padding, None: no row is padded."""
@@ -110,10 +114,12 @@ class PrunableLayer(DynamicLayer):
             valid = valid.gather(1, slots.to(valid.device))
         if mask is not None:
             valid = mask.to(columns.device) if valid is None else valid & mask.to(valid.device)
+        mass = None if self.mass is None else self.slot_mass().gather(1, slots.to(self.mass.device))
         self.take(slots, columns, valid)
+        self.mass = mass
 
     def take(self, index: Tensor, columns: Tensor, valid: Tensor | None) -> None:
-        """Keep the slots at ``index`` ``(B, K)``, which hold the logical ``columns`` ``(B, K)``.
+        """Keep the slots at ``index`` ``(B, K)``, which hold the logical ``columns`` ``(B, K)``; the mass is as before.
 
         Args:
             index: slots stored now.
@@ -127,9 +133,9 @@ class PrunableLayer(DynamicLayer):
         self.removed += keys.shape[2] - slots.shape[1]
         self.columns, self.valid = columns, valid
 
-    def place(self, columns: Tensor, valid: Tensor | None, logical: int) -> None:
+    def place(self, columns: Tensor, valid: Tensor | None, mass: Tensor | None, logical: int) -> None:
         """Declare which logical columns the stored slots hold, after a prefill that never stored the others."""
-        self.columns, self.valid = columns, valid
+        self.columns, self.valid, self.mass = columns, valid, mass
         self.removed = logical - self.stored
 
     def slot_columns(self) -> Tensor:
@@ -145,6 +151,13 @@ class PrunableLayer(DynamicLayer):
         if self.valid is None:
             return None
         return torch.nn.functional.pad(self.valid, (0, self.stored - self.valid.shape[1]), value=True)
+
+    def slot_mass(self) -> Tensor:
+        """``(B, stored)`` fp32 mass of every slot; those appended later have one."""
+        keys, _ = _filled(self)
+        if self.mass is None:
+            return torch.ones(keys.shape[0], self.stored, device=keys.device)
+        return torch.nn.functional.pad(self.mass, (0, self.stored - self.mass.shape[1]), value=1.0)
 
     def _tail(self) -> int | None:
         """How many of the last logical columns every row stores, each in its place from the end; None: all of them.
@@ -171,12 +184,16 @@ class PrunableLayer(DynamicLayer):
     def _move_rows(self, move: Any) -> None:
         self.columns = None if self.columns is None else move(self.columns)
         self.valid = None if self.valid is None else move(self.valid)
+        self.mass = None if self.mass is None else move(self.mass)
 
     def _require_session(self) -> None:
-        if self.valid is not None and (self.gate is None or not self.gate.is_open):
+        if self.gate is not None and self.gate.is_open:
+            return
+        if self.valid is not None or self.mass is not None:
+            why = "rows of this pruned cache hold different numbers of tokens"
+            why = why if self.mass is None else "tokens of this pruned cache stand for several in attention"
             raise UnsupportedCacheError(
-                "the rows of this pruned cache hold different numbers of tokens, so it can only be used with a "
-                "session: with tokenprune.attach(model, pipeline): ..."
+                f"the {why}, so it can only be used with a session: with tokenprune.attach(model, pipeline): ..."
             )
 
 

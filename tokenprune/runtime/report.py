@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from tokenprune.runtime.layout import Layout
-from tokenprune.runtime.prefill import Prefill, Stage
-from tokenprune.runtime.span import RunningSpan
+from tokenprune.plan import TokenPlan
+from tokenprune.runtime.prefill import Prefill, StageRecord
+from tokenprune.runtime.slots import Slots
+from tokenprune.runtime.state import RowState
 from tokenprune.trace import SpanTrace
 
 
@@ -41,9 +43,9 @@ class Report:
     expanded: int
     cache: CacheBytes | None
     _visual_left: list[list[int]]
-    _stages: list[Stage]
-    _final: Layout
-    _spans: list[list[RunningSpan]]
+    _records: list[StageRecord]
+    _final: Slots
+    _state_rows: list[RowState]
     _first_passed: int
     _first_new: int
     _earlier: Report | None = field(default=None)
@@ -53,14 +55,14 @@ class Report:
         """Per operator, in order: name, site, layer, visual tokens before and after per row, seconds."""
         return [
             {
-                "operator": stage.operator,
-                "site": stage.site,
-                "layer": stage.layer,
-                "visual_before": self._rows(stage.before),
-                "visual_after": self._rows(stage.after),
-                "seconds": stage.begin.until(stage.end),
+                "operator": record.stage.name,
+                "site": record.stage.site,
+                "layer": record.stage.layer,
+                "visual_before": self._rows(record.before),
+                "visual_after": self._rows(record.after),
+                "seconds": record.begin.until(record.end),
             }
-            for stage in self._stages
+            for record in self._records
         ]
 
     @property
@@ -102,15 +104,13 @@ class Report:
         """Per row, parallel to the visual tokens of :attr:`kept`: the sorted columns merged into each."""
         found: list[list[Tensor]] = []
         offset = self._first_new - self._first_passed
-        for row in range(0, len(self._spans), self.expanded):
-            earlier = self._earlier_sources(row // self.expanded)
-            merged: list[tuple[int, Tensor]] = []
-            for span in self._spans[row]:
-                columns, assign, anchors = span.span.columns.cpu(), span.plan.assign.cpu(), span.plan.anchors.cpu()
-                order = assign.argsort(stable=True)
-                groups = order[(assign < 0).sum() :].split(assign[assign >= 0].bincount().tolist())
-                merged += [(int(columns[a]), columns[group] + offset) for a, group in zip(anchors, groups)]
-            found.append(earlier + [columns for _, columns in sorted(merged, key=lambda pair: pair[0])])
+        for number, row in enumerate(self._state_rows[:: self.expanded]):
+            columns = torch.cat([span.columns.cpu() for span in row.spans]) if row.spans else torch.zeros(0).long()
+            assign = row.plan.assign.cpu()
+            order = assign.argsort(stable=True)
+            groups = order[(assign < 0).sum() :].split(assign[assign >= 0].bincount(minlength=row.count).tolist())
+            merged = [columns[group] + offset for group in groups]
+            found.append(self._earlier_sources(number) + merged)
         return found
 
     @property
@@ -118,8 +118,11 @@ class Report:
         """Per row its videos and images of this prefill, in order, and what each operator did to them."""
         offset = self._first_new - self._first_passed
         return [
-            [SpanTrace(s.span.modality, s.span.grid, s.span.columns + offset, s.plan, tuple(s.steps)) for s in row]
-            for row in self._spans[:: self.expanded]
+            [
+                SpanTrace(span.modality, span.grid, span.columns + offset, plan, tuple(steps))
+                for span, plan, steps in zip(row.spans, _plans_of(row), row.steps)
+            ]
+            for row in self._state_rows[:: self.expanded]
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -142,7 +145,7 @@ class Report:
 
     def _earlier_sources(self, row: int) -> list[Tensor]:
         """Sources of an earlier turn's visual tokens, where that turn is part of the ``input_ids`` passed now."""
-        if self._earlier is None or row >= len(self._earlier._spans) // self._earlier.expanded:
+        if self._earlier is None or row >= len(self._earlier._state_rows) // self._earlier.expanded:
             return []
         shift = self._earlier._first_passed - self._first_passed
         moved = [columns + shift for columns in self._earlier.sources[row]]
@@ -159,8 +162,8 @@ class LayerLog:
     def note(self, prefill: Prefill, layers: int) -> None:
         """``layers`` further layers run on the running sequence as it is now."""
         for _ in range(layers):
-            self.tokens.append(list(prefill.layout.real))
-            self.visual.append(prefill.visual_counts())
+            self.tokens.append(list(prefill.state.slots.real))
+            self.visual.append(prefill.state.visual_counts())
 
 
 def make_report(
@@ -182,26 +185,37 @@ def make_report(
         cache: KV bytes, or None.
         earlier: report of the turn before on the same cache.
     """
-    stored = prefill.stored()
-    ragged = prefill.compact(stored)
-    final = stored if ragged is None else stored.after(ragged)
+    state = prefill.state
+    stored = state.stored()
+    gather = state.compact(stored)
+    final = stored if gather is None else stored.after(gather)
     # Without a cache generate passes all ids again with each step, its own answers too: they always begin at 0.
-    begins = prefill.logical_length - (prefill.new_length if passed is None else passed)
-    first_passed = begins if prefill.first_column else 0
+    begins = state.logical_length - (state.new_length if passed is None else passed)
+    first_passed = begins if state.first_column else 0
     return Report(
-        prompt_tokens=prefill.first_real[::expanded],
-        visual_tokens=prefill.first_visual[::expanded],
+        prompt_tokens=state.first_real[::expanded],
+        visual_tokens=state.first_visual[::expanded],
         layer_tokens=[tokens[::expanded] for tokens in log.tokens],
         expanded=expanded,
         cache=cache,
-        _visual_left=[row[::expanded] for row in [*log.visual, prefill.visual_counts()]],
-        _stages=prefill.stages,
+        _visual_left=[row[::expanded] for row in [*log.visual, state.visual_counts()]],
+        _records=prefill.records,
         _final=final,
-        _spans=prefill.rows,
+        _state_rows=state.rows,
         _first_passed=first_passed,
-        _first_new=prefill.first_column,
+        _first_new=state.first_column,
         _earlier=earlier,
     )
+
+
+def _plans_of(row: RowState) -> list[TokenPlan]:
+    """What has happened to each span of a row in all."""
+    plans: list[TokenPlan] = []
+    begin = 0
+    for span in row.spans:
+        plans.append(row.plan.restricted(begin, begin + len(span.columns)))
+        begin += len(span.columns)
+    return plans
 
 
 def _ratio(part: int, whole: int) -> float:

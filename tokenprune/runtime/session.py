@@ -32,7 +32,7 @@ class Session:
         _refuse_wrappers(model)
         adapter = find_adapter(model)
         self.pipeline = pipeline
-        self._carrier = PrefillCarrier(pipeline, adapter, pipeline.layers(adapter.depth))
+        self._carrier = PrefillCarrier(pipeline, adapter, pipeline.stages(adapter.depth))
         self._modules = list(model.modules())
         with _attaching:
             if any(module in _attached for module in self._modules):

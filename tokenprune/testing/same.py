@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from tokenprune.operator import Operator
 from tokenprune.pipeline import Pipeline
 from tokenprune.plan import TokenPlan
-from tokenprune.protocols import Operator
 from tokenprune.testing.laws import require
 
 T = TypeVar("T")
