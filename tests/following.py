@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from tokenprune import grid
 from tokenprune.operators import st_blocks, st_merge
-from tokenprune.runtime import carrier, span
+from tokenprune.runtime import carrier, state
 from tokenprune.speed.dispatched import WAITS
 
 
@@ -80,7 +80,7 @@ def following_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
             return to_host
 
         with monkeypatch.context() as patch:
-            for module in (grid, st_blocks, st_merge, span, carrier):
+            for module in (grid, st_blocks, st_merge, state, carrier):
                 patch.setattr(module, "upload", to_device)
             for name in ("cpu", "tolist"):
                 patch.setattr(Tensor, name, reading(name))

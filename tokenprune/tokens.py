@@ -14,6 +14,8 @@ from tokenprune.errors import InvalidValueError
 from tokenprune.plan import TokenPlan
 from tokenprune.signals import carry_signals, check_signals
 
+Slice = slice
+
 
 @dataclass(frozen=True)
 class TokenSpan:
@@ -22,12 +24,12 @@ class TokenSpan:
     Args:
         modality: ``"video"`` or ``"image"``.
         grid: ``(T, H, W)`` it had at first.
-        place: where its tokens are among the N.
+        slice: where its tokens are among the N.
     """
 
     modality: str
     grid: tuple[int, int, int]
-    place: slice
+    slice: Slice
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,10 +155,10 @@ class VisualTokens:
 def _followed(spans: Sequence[TokenSpan], plan: TokenPlan) -> tuple[TokenSpan, ...]:
     """Where each span's tokens are among those that are left; of several, this waits for the device."""
     if len(spans) == 1:
-        return (replace(spans[0], place=slice(0, plan.kept)),)
-    edges = plan.anchors.new_tensor([0, *(span.place.stop for span in spans)])
+        return (replace(spans[0], slice=slice(0, plan.kept)),)
+    edges = plan.anchors.new_tensor([0, *(span.slice.stop for span in spans)])
     found = torch.searchsorted(plan.anchors, edges).tolist()
-    return tuple(replace(s, place=slice(a, b)) for s, a, b in zip(spans, found, found[1:]))
+    return tuple(replace(s, slice=slice(a, b)) for s, a, b in zip(spans, found, found[1:]))
 
 
 def _present(tensor: Tensor | None) -> Tensor:

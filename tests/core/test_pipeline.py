@@ -131,7 +131,7 @@ MERGE = {"operator": "STMerge"}
         ([], '"format": "tokenprune.pipeline"'),
         ({}, '"format": "tokenprune.pipeline"'),
         (described(format="other"), '"format": "tokenprune.pipeline"'),
-        (described(version=2), "version must be 1 or 2, got 3"),
+        (described(version=3), "version must be 1 or 2, got 3"),
         (described(version="1"), "version must be 1 or 2, got '1'"),
         (described(version=True), "version must be 1 or 2, got True"),
         (described(version=1.0), "version must be 1 or 2, got 1.0"),

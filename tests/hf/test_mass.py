@@ -28,6 +28,7 @@ from hf.mass_cases import (
     with_mass,
 )
 from hf.mass_oracle import mass_oracle, without_bias
+from hf.names import cache_of
 from hf.oracle import Oracle
 from hf.prompts import Clip, prompt, shared_model
 
@@ -43,9 +44,9 @@ def generates(rows: list[Any], case: Case, attention: str) -> None:
     whole = given.answered(run.sequences[:, given.length :])
     truth = mass_oracle(model, whole, turn)
     agrees_only_with_bias(model, run.logits, truth, given.length - 1)
-    reports(session, truth, given.length, run.past_key_values)
-    stores(run.past_key_values, whole.length - 1, max(len(row.kept(whole.length - 1)) for row in truth.rows))
-    holds(run.past_key_values, truth, whole.length - 1)
+    reports(session, truth, given.length, cache_of(run))
+    stores(cache_of(run), whole.length - 1, max(len(row.kept(whole.length - 1)) for row in truth.rows))
+    holds(cache_of(run), truth, whole.length - 1)
 
 
 @over_backends
@@ -116,7 +117,7 @@ def test_bare_forward(case: Case, masked: bool, use_cache: bool) -> None:
     with tp.attach(model, with_mass(operators)) as session, torch.no_grad():
         out = model(**inputs, use_cache=use_cache)
     truth = mass_oracle(model, given, turn)
-    reports(session, truth, given.length, out.past_key_values)
+    reports(session, truth, given.length, cache_of(out))
     for row, columns in enumerate(session.report.kept):
         found = out.logits[row, out.logits.shape[1] - len(columns) :]
         assert float((found - truth.at(row, columns.tolist())).abs().max()) < TOLERANCE
@@ -135,4 +136,4 @@ def test_mass_none_adds_nothing() -> None:
     with_it, without = (mass_oracle(model, whole, turn.keeping(mass)) for mass in (True, False))
     agrees(runs[0].logits, without, given.length - 1)
     assert distance(runs[0].logits, with_it, given.length - 1) > SEEN
-    assert {mass for row in held(runs[0].past_key_values) for mass in row.values()} == {1.0}
+    assert {mass for row in held(cache_of(runs[0])) for mass in row.values()} == {1.0}

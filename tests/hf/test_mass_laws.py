@@ -31,6 +31,7 @@ from hf.mass_cases import (
     with_mass,
 )
 from hf.mass_oracle import MassRow, Scored, Turn, mass_oracle
+from hf.names import CACHE, cache_of
 from hf.oracle import attention_at
 from hf.prompts import PATCH, Clip, prompt, shared_model
 from qwen25vl.tiny import tiny_model
@@ -106,7 +107,7 @@ def test_mass_is_conserved(case: Case, more: dict[str, Any], rows: str) -> None:
     """Over a row: the number of visual tokens there were, and one for each token of text."""
     model, given = shared_model(), prompt(FIRST[rows])
     with tp.attach(model, with_mass(case[0])):
-        cache = generate(model, given, **more).past_key_values
+        cache = cache_of(generate(model, given, **more))
     times = more.get("num_beams", 1)
     total = [int(row.sum()) + 3 for row in given.mask for _ in range(times)]
     assert [sum(row.values()) for row in held(cache)] == total
@@ -117,7 +118,7 @@ def test_mass_is_conserved(case: Case, more: dict[str, Any], rows: str) -> None:
 def test_mass_is_conserved_by_more_pipelines(case: Case) -> None:
     model, given = shared_model(), prompt(FIRST["ragged"])
     with tp.attach(model, with_mass(case[0])):
-        cache = generate(model, given).past_key_values
+        cache = cache_of(generate(model, given))
     assert [sum(row.values()) for row in held(cache)] == [int(row.sum()) + 3 for row in given.mask]
 
 
@@ -158,7 +159,7 @@ def test_where_every_mass_is_one_nothing_is_composed(operators: list[Any], rows:
         with masks_of(model) as masks:
             first = generate(model, given)
             second = given.answered(first.sequences[:, given.length :]).then([[3]] * len(given.ids))
-            run = generate(model, second, past_key_values=first.past_key_values, **dict.fromkeys(PIXELS))
+            run = generate(model, second, **{CACHE: cache_of(first)}, **dict.fromkeys(PIXELS))
         return [*first.logits, *run.logits], masks, (second.answered(run.sequences[:, second.length :]), run)
 
     plain, plain_masks, _ = talk()
@@ -169,7 +170,7 @@ def test_where_every_mass_is_one_nothing_is_composed(operators: list[Any], rows:
         assert one is other or (one is not None and other is not None and one.dtype == other.dtype)
         assert one is None or torch.equal(one, other)
     said, run = last
-    forwards(model, said.then([[2]] * len(said.ids)), run.past_key_values, new=1)
+    forwards(model, said.then([[2]] * len(said.ids)), cache_of(run), new=1)
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,6 @@ def test_scores_are_attention_per_original_token(layer: int, attention: str) -> 
         truth = mass_oracle(model, whole, Turn((ST_MERGE,), (reading(layer, 0.5),)))
         kept.append(truth.rows[0].kept(given.length))
         if reading is Scored:
-            reports(session, truth, given.length, found.past_key_values)
+            reports(session, truth, given.length, cache_of(found))
             agrees(found.logits, truth, given.length - 1)
     assert kept[0] not in kept[1:]

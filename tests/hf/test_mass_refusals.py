@@ -30,6 +30,7 @@ from hf.mass_cases import (
     with_mass,
 )
 from hf.mass_oracle import mass_oracle
+from hf.names import CACHE, cache_of
 from hf.prompts import Prompt, prompt, shared_model
 from hf.running import contents, counted, same_contents
 
@@ -111,7 +112,7 @@ def test_fallback_runs_under_sdpa_and_restores(case: Case, rows: str, flash: Fla
     with with_fallback(model, with_mass(operators)):
         run = generate(model, given, new=2)
         talk = given.answered(run.sequences[:, given.length :]).then(TEXT_TURN[rows])
-        whole, steps = forwards(model, talk, run.past_key_values, new=2)
+        whole, steps = forwards(model, talk, cache_of(run), new=2)
     assert (backend(model), sum(calls.values())) == (FLASH, 0)
     agrees_only_with_bias(model, steps, mass_oracle(model, whole, turn), talk.length - 1)
 
@@ -160,7 +161,7 @@ def first_turn(model: Any, rows: str) -> tuple[Prompt, Any]:
     given = prompt(FIRST[rows])
     with tp.attach(model, with_mass(BOTH[0])):
         run = generate(model, given, new=2)
-    return given.answered(run.sequences[:, given.length :]), run.past_key_values
+    return given.answered(run.sequences[:, given.length :]), cache_of(run)
 
 
 @over_rows
@@ -175,15 +176,15 @@ def test_a_cache_with_mass_needs_a_session(rows: str) -> None:
     for one in (cache, copy.deepcopy(cache), moved):
         before = contents(one)
         with counted(model) as ran, pytest.raises(UnsupportedCacheError, match="session"):
-            generate(model, talk, past_key_values=one, **{name: None for name in talk.inputs() if "pixel" in name})
+            generate(model, talk, **{CACHE: one}, **{name: None for name in talk.inputs() if "pixel" in name})
         with pytest.raises(UnsupportedCacheError, match="session"), torch.no_grad():
-            model(input_ids=torch.full((len(said.ids), 1), 5), past_key_values=one)
+            model(input_ids=torch.full((len(said.ids), 1), 5), **{CACHE: one})
         assert same_contents(contents(one), before)
         assert ran.count <= 1  # no layer has run: the library asks the cache before it runs one
     with tp.attach(model, tp.Pipeline()):
         forwards(model, talk, cache, new=1)
     with pytest.raises(UnsupportedCacheError, match="session"), torch.no_grad():
-        model(input_ids=torch.full((len(said.ids), 1), 5), past_key_values=cache)
+        model(input_ids=torch.full((len(said.ids), 1), 5), **{CACHE: cache})
 
 
 def test_after_the_session_a_plain_prompt_is_plain() -> None:

@@ -33,6 +33,7 @@ from hf.mass_cases import (
     with_mass,
 )
 from hf.mass_oracle import PLAIN, Turn, mass_oracle, without_bias
+from hf.names import CACHE, cache_of
 from hf.prompts import Prompt, prompt, shared_model
 
 import tokenprune as tp
@@ -46,7 +47,7 @@ def first_turn(model: Any, rows: str, pipeline: tp.Pipeline) -> tuple[Prompt, An
     given = prompt(FIRST[rows])
     with tp.attach(model, pipeline):
         run = generate(model, given, new=2)
-    return given.answered(run.sequences[:, given.length :]), run.past_key_values
+    return given.answered(run.sequences[:, given.length :]), cache_of(run)
 
 
 @over_backends
@@ -69,7 +70,7 @@ def test_text_turn_by_generate(rows: str) -> None:
     said, cache = first_turn(model, rows, with_mass(operators))
     talk = said.then(TEXT_TURN[rows])
     with tp.attach(model, with_mass(operators)):
-        second = generate(model, talk, past_key_values=cache, **dict.fromkeys(PIXELS))
+        second = generate(model, talk, **{CACHE: cache}, **dict.fromkeys(PIXELS))
     truth = mass_oracle(model, talk.answered(second.sequences[:, talk.length :]), turn)
     agrees_only_with_bias(model, second.logits, truth, talk.length - 1)
 
@@ -193,5 +194,5 @@ def test_a_reset_cache_holds_no_mass() -> None:
     cache.reset()
     with torch.no_grad():
         text = torch.tensor([[5, 6, 7]])
-        found = model(input_ids=text, past_key_values=cache).logits
+        found = model(input_ids=text, **{CACHE: cache}).logits
         assert torch.equal(found, model(input_ids=text).logits)

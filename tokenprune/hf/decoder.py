@@ -24,7 +24,7 @@ from tokenprune.hf.guard import (
     refuse_training,
 )
 from tokenprune.hf.inputs import earlier_slots, open_cache
-from tokenprune.hf.mass import MassBias
+from tokenprune.hf.mass import Fallback, MassBias, carries_mass, require_carrier
 from tokenprune.hf.release import given_cache, require_known, with_cache
 from tokenprune.runtime.carrier import PrefillCarrier
 from tokenprune.runtime.prefill import Prefill
@@ -51,12 +51,16 @@ class HFDecoder:
         hooks = _Hooks(self.text, carrier)
         put: list[Removable] = [hooks]
         try:
+            if carrier.pipeline.mass is not None:
+                if carrier.fallback is not None and not carries_mass(self.text):
+                    put.append(Fallback(self.text, carrier.fallback))
+                require_carrier(self.text)
             put.append(self.model.register_forward_pre_hook(hooks.before_model, with_kwargs=True))
             put.append(self.prompt.register_forward_pre_hook(hooks.before_prompt, with_kwargs=True))
             put.append(self.prompt.register_forward_hook(hooks.after_prompt, with_kwargs=True, always_call=True))
             put.append(self.text.register_forward_pre_hook(hooks.before_text, with_kwargs=True))
             put.append(self.text.register_forward_hook(hooks.after_text, with_kwargs=True, always_call=True))
-            put += guard_generate(self.model, carrier)
+            put += guard_generate(self.model, self.text, carrier)
         except BaseException:
             for handle in put:
                 handle.remove()

@@ -21,6 +21,7 @@ from transformers.generation.configuration_utils import GenerationMode
 from tokenprune.adapter import Removable
 from tokenprune.errors import UnsupportedCacheError, UnsupportedModeError
 from tokenprune.hf.cache import check_prunable
+from tokenprune.hf.mass import holds_mass, require_carrier
 from tokenprune.hf.release import caches_of_call, given_cache, with_cache
 from tokenprune.runtime.carrier import Call, PrefillCarrier
 
@@ -51,7 +52,7 @@ class InFront:
             self._attributes.pop(self._name, None)
 
 
-def guard_generate(model: PreTrainedModel, carrier: PrefillCarrier) -> Sequence[Removable]:
+def guard_generate(model: PreTrainedModel, text: PreTrainedModel, carrier: PrefillCarrier) -> Sequence[Removable]:
     """Stand in front of ``generate``: it works as before, except that modes that cannot be pruned are refused."""
     generate: Callable[..., Any] = getattr(model, "generate")  # noqa: B009 - its type is hidden
     signature = inspect.signature(generate)
@@ -61,6 +62,8 @@ def guard_generate(model: PreTrainedModel, carrier: PrefillCarrier) -> Sequence[
     def guarded(*args: Any, **kwargs: Any) -> Any:
         call = _read_call(model, _named(signature, args, kwargs), acts=acts)
         cache = given_cache(model, kwargs)
+        if carrier.pipeline.mass is not None or holds_mass(cache):
+            require_carrier(text)
         named = kwargs if cache is None else with_cache(model, kwargs, cache)
         with carrier.generating(call):
             return generate(*args, **named)

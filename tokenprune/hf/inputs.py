@@ -32,8 +32,7 @@ def earlier_slots(cache: Any, given: Tensor | None, past: int, batch: int) -> Sl
         return None
     layer = cache.layers[0]
     if isinstance(layer, PrunableLayer):
-        columns, valid = layer.slot_columns(), layer.slot_valid()
-        mass = None if layer.mass is None else layer.slot_mass()
+        columns, valid, mass = layer.slot_columns(), layer.slot_valid(), layer.slot_mass()
     else:
         columns = torch.arange(past, device=layer.keys.device).expand(batch, -1)
         valid = mass = None

@@ -114,7 +114,8 @@ class PrunableLayer(DynamicLayer):
             valid = valid.gather(1, slots.to(valid.device))
         if mask is not None:
             valid = mask.to(columns.device) if valid is None else valid & mask.to(valid.device)
-        mass = None if self.mass is None else self.slot_mass().gather(1, slots.to(self.mass.device))
+        mass = self.slot_mass()
+        mass = None if mass is None else mass.gather(1, slots.to(mass.device))
         self.take(slots, columns, valid)
         self.mass = mass
 
@@ -152,11 +153,10 @@ class PrunableLayer(DynamicLayer):
             return None
         return torch.nn.functional.pad(self.valid, (0, self.stored - self.valid.shape[1]), value=True)
 
-    def slot_mass(self) -> Tensor:
-        """``(B, stored)`` fp32 mass of every slot; those appended later have one."""
-        keys, _ = _filled(self)
+    def slot_mass(self) -> Tensor | None:
+        """``(B, stored)`` fp32 mass of every slot, one for those appended later; None where all have one."""
         if self.mass is None:
-            return torch.ones(keys.shape[0], self.stored, device=keys.device)
+            return None
         return torch.nn.functional.pad(self.mass, (0, self.stored - self.mass.shape[1]), value=1.0)
 
     def _tail(self) -> int | None:

@@ -30,16 +30,38 @@ def backend_of(text: PreTrainedModel) -> str:
     return str(getattr(text.config, "_attn_implementation", None) or "eager")
 
 
+def holds_mass(cache: object) -> bool:
+    """Whether a slot of this cache may stand for several tokens."""
+    layers = cache.layers if isinstance(cache, DynamicCache) else []
+    return any(isinstance(layer, PrunableLayer) and layer.mass is not None for layer in layers)
+
+
+class Fallback:
+    """Another attention backend of one decoder's, until it is removed."""
+
+    def __init__(self, text: PreTrainedModel, backend: str) -> None:
+        self._config: Any = text.config
+        self._before = backend_of(text)
+        self._config._attn_implementation = backend
+
+    def remove(self) -> None:
+        self._config._attn_implementation = self._before
+
+
+def carries_mass(text: PreTrainedModel) -> bool:
+    """Whether the decoder's attention backend adds a mask of numbers to the logits."""
+    return backend_of(text) in CARRIERS
+
+
 def require_carrier(text: PreTrainedModel) -> None:
     """Raise unless the decoder's attention backend can carry the mass.
 
     Raises:
         UnsupportedModeError: it would drop it in silence, or fail.
     """
-    backend = backend_of(text)
-    if backend not in CARRIERS:
+    if not carries_mass(text):
         raise UnsupportedModeError(
-            f"the attention backend {backend!r} cannot carry attention mass; use one of {', '.join(CARRIERS)}, "
+            f"the attention backend {backend_of(text)!r} cannot carry attention mass; use {', '.join(CARRIERS)}, "
             'attach(..., fallback="sdpa"), or a pipeline with mass=None'
         )
 
@@ -85,8 +107,7 @@ class MassBias:
         self.running = None
         self._made.clear()
         self._active = False
-        layers = [] if self.cache is None else self.cache.layers
-        if any(isinstance(layer, PrunableLayer) and layer.mass is not None for layer in layers):
+        if holds_mass(cache):
             self._activate()
 
     def run_on(self, running: Tensor | None) -> None:
@@ -137,11 +158,10 @@ class MassBias:
         count = 0 if stored is None else stored.stored
         key = (1, id(mass), count, id(self.running), hidden.shape[1])
         if key not in self._made:
-            earlier = hidden.new_ones(len(hidden), count, dtype=torch.float32)
-            if stored is not None and mass is not None:
-                earlier = stored.slot_mass().to(hidden.device)
+            held = None if stored is None else stored.slot_mass()
+            earlier = hidden.new_ones(len(hidden), count, dtype=torch.float32) if held is None else held
             now = hidden.new_ones(hidden.shape[:2], dtype=torch.float32) if self.running is None else self.running
-            masses = torch.cat([earlier, now.to(hidden.device)], dim=1)
+            masses = torch.cat([earlier.to(hidden.device), now.to(hidden.device)], dim=1)
             self._made[key] = (masses, mass, self.running)  # what an id stands for must stay alive
         return self._made[key][0]  # type: ignore[return-value]
 

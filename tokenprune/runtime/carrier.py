@@ -46,11 +46,13 @@ class PrefillCarrier:
         pipeline: the operators.
         adapter: the model's adapter.
         stages: the pipeline's operators at their places in this model.
+        fallback: attention backend to switch to where the model's own cannot carry attention mass; None: refuse.
     """
 
     pipeline: Pipeline
     adapter: BoundAdapter
     stages: list[Stage]
+    fallback: str | None = None
     reports: list[Report] = field(default_factory=list[Report])
     call: Call = field(default_factory=Call)
     _turns: weakref.WeakKeyDictionary[object, Report] = field(default_factory=weakref.WeakKeyDictionary)

@@ -15,7 +15,7 @@ NEAR = 1e-9
 """Squared distances this little apart, relative to the features' squares, are equal: the lower index inherits."""
 
 
-def with_heirs(plan: TokenPlan, features: Tensor, counts: Sequence[int]) -> TokenPlan:
+def with_heirs(plan: TokenPlan, features: Tensor, left: Tensor, counts: Sequence[int]) -> TokenPlan:
     """The plan in which every dropped token is given to the nearest kept one, for summing masses.
 
     Nearest by Euclidean distance, first among the tokens of its own video, and of the whole row where that has none
@@ -23,7 +23,8 @@ def with_heirs(plan: TokenPlan, features: Tensor, counts: Sequence[int]) -> Toke
 
     Args:
         plan: over the N visual tokens of a row.
-        features: ``(N, D)`` what they are compared by.
+        features: ``(N, D)`` what the dropped are compared by.
+        left: ``(K, D)`` what the kept are compared by, as the plan left them.
         counts: how many of the N each of the row's videos and images has, in order.
     """
     dropped = (plan.assign < 0).nonzero().squeeze(1)
@@ -33,7 +34,7 @@ def with_heirs(plan: TokenPlan, features: Tensor, counts: Sequence[int]) -> Toke
         torch.arange(len(counts), device=dropped.device), torch.tensor(counts, device=dropped.device)
     )
     kept_video = video[plan.anchors]
-    kept = features[plan.anchors].double()
+    kept = left.double()
     squares = kept.square().sum(dim=1)
     assign = plan.assign.clone()
     for part in pieces(len(dropped), 2 * plan.kept + kept.shape[1], features.device):

@@ -13,7 +13,7 @@ from torch import Tensor
 from tokenprune.errors import UnsupportedModeError
 from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM, Stage
 from tokenprune.plan import TokenPlan
-from tokenprune.runtime.state import RowState, Step, TokenState
+from tokenprune.runtime.state import GATHER, MERGE, RowState, Step, TokenState
 from tokenprune.runtime.timing import Moment
 from tokenprune.trace import StepTrace
 
@@ -85,7 +85,7 @@ class Prefill:
         """
         begin, before = Moment.now(hidden.device), self.state.visual_counts()
         asked = self.rows_for(stage)
-        ask = _ask_each_span if stage.site == BEFORE_LLM else _ask_row
+        ask, rule = (_ask_each_span, MERGE) if stage.site == BEFORE_LLM else (_ask_row, GATHER)
         decided = [
             ask(stage, row, hidden[number], self._more(stage, number, row, attend))
             if asked[number]
@@ -93,7 +93,7 @@ class Prefill:
             for number, row in enumerate(self.state.rows)
         ]
         plans, kept = [plan for plan, _ in decided], [counts for _, counts in decided]
-        step = None if all(plan.is_identity for plan in plans) else self.state.step(plans, kept)
+        step = None if all(plan.is_identity for plan in plans) else self.state.step(plans, kept, rule)
         end = Moment.now(hidden.device)
         self.records.append(StageRecord(stage, before, self.state.visual_counts(), begin, end))
         return step

@@ -26,13 +26,15 @@ class Session:
     Use it as a context manager, or call :meth:`detach`. Reports stay readable after that.
     """
 
-    def __init__(self, model: nn.Module, pipeline: Pipeline) -> None:
+    def __init__(self, model: nn.Module, pipeline: Pipeline, fallback: str | None = None) -> None:
         if not isinstance(pipeline, Pipeline):
             raise InvalidValueError(f"pipeline must be a tokenprune.Pipeline, got {type(pipeline).__name__}")
+        if fallback not in (None, "sdpa"):
+            raise InvalidValueError(f'fallback must be "sdpa" or None, got {fallback!r}')
         _refuse_wrappers(model)
         adapter = find_adapter(model)
         self.pipeline = pipeline
-        self._carrier = PrefillCarrier(pipeline, adapter, pipeline.stages(adapter.depth))
+        self._carrier = PrefillCarrier(pipeline, adapter, pipeline.stages(adapter.depth), fallback)
         self._modules = list(model.modules())
         with _attaching:
             if any(module in _attached for module in self._modules):
@@ -68,12 +70,14 @@ class Session:
         self.detach()
 
 
-def attach(model: nn.Module, pipeline: Pipeline) -> Session:
+def attach(model: nn.Module, pipeline: Pipeline, *, fallback: str | None = None) -> Session:
     """Attach a pipeline to a model: from now on every prefill that holds visual tokens goes through it.
 
     Args:
         model: a model that an installed adapter knows, possibly inside a wrapper such as PEFT's.
         pipeline: the operators; an empty pipeline only writes reports.
+        fallback: ``"sdpa"``: run under that attention backend, where the model's own cannot carry attention mass, and
+            restore the model's setting on detaching; None: refuse.
 
     Returns:
         The session; ``with tokenprune.attach(model, pipeline) as session: model.generate(...)``.
@@ -84,7 +88,7 @@ def attach(model: nn.Module, pipeline: Pipeline) -> Session:
         InvalidValueError: a selector's layer lies beyond the model's depth.
         UnsupportedModeError: the model is compiled or wrapped in a way that cannot be pruned.
     """
-    return Session(model, pipeline)
+    return Session(model, pipeline, fallback)
 
 
 def _refuse_wrappers(model: nn.Module) -> None:

@@ -165,11 +165,12 @@ class RowState:
         index = self.index(shown)
         return plan if index is None else plan.lift(index, self.count)
 
-    def follow(self, plan: TokenPlan, kept: list[int]) -> None:
+    def follow(self, plan: TokenPlan, kept: list[int], entry_rule: str) -> None:
         """The plan over the K tokens is done; ``kept`` of each span go on. Places are still those before."""
         if self.mass is not None and self.entry is not None:
-            self.mass = with_heirs(plan, self.entry, self.counts).sum(self.mass)
-            self.entry = plan.pick(self.entry)
+            left = plan.mix(self.entry) if entry_rule == MERGE else plan.pick(self.entry)
+            self.mass = with_heirs(plan, self.entry, left, self.counts).sum(self.mass)
+            self.entry = left
         self.plan = self.plan.then(plan)
         self.counts = kept
         self.places = self.places[plan.anchors]
@@ -225,12 +226,14 @@ class TokenState:
             for row in self.rows
         ]
 
-    def step(self, plans: Sequence[TokenPlan], kept: Sequence[list[int]]) -> Step:
+    def step(self, plans: Sequence[TokenPlan], kept: Sequence[list[int]], entry_rule: str = GATHER) -> Step:
         """Shorten the running sequence.
 
         Args:
             plans: for each row a plan over its visual tokens, in order; at least one of them changes something.
             kept: for each row how many tokens of each of its spans go on.
+            entry_rule: how the features by which heirs are found are carried: before the LLM merged as the embeddings
+                are, inside it those of the kept tokens.
         """
         stays = self.slots.valid.clone()
         for number, (row, plan) in enumerate(zip(self.rows, plans)):
@@ -246,7 +249,7 @@ class TokenState:
         for number, (row, plan, left) in enumerate(zip(self.rows, plans, kept)):
             before = row.places
             if not plan.is_identity:
-                row.follow(plan, left)
+                row.follow(plan, left, entry_rule)
             row.places = moved[number, row.places]
             self.text_rows[number] = moved[number, self.text_rows[number]]
             if plan.mixes:

@@ -2,7 +2,8 @@
 """The laws of tokenprune as checks that any operator, scorer, cache or adapter can be held to.
 
 ``check_operator(MyOperator(...))`` runs every law of operators on generated tokens and raises
-:class:`LawBrokenError`, which names the law. Adapters subclass :class:`AdapterConformance`. Needs hypothesis and pytest.
+:class:`LawBrokenError`, which names the law. Adapters subclass :class:`AdapterConformance`. Needs hypothesis and
+pytest.
 """
 
 from __future__ import annotations

@@ -67,9 +67,7 @@ def the_same_bits_give_the_same_scores(scorer: TokenScorer, data: st.DataObject)
     for seed in (1, 2):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            require(
-                same_bits(scorer.score(seen_by(view)), expected), "a second call gave other scores"
-            )
+            require(same_bits(scorer.score(seen_by(view)), expected), "a second call gave other scores")
     with torch.autocast("cpu", torch.bfloat16):
         require(same_bits(scorer.score(seen_by(view)), expected), "under autocast the scores are others")
     with torch.inference_mode():
