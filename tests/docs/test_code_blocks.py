@@ -41,7 +41,7 @@ def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     source = blocks(page, "python")
     names: dict[str, Any] = {"__name__": "__docs__"}
-    if page.name == "README.md":
+    if page.name in ("README.md", "faq.md"):
         names.update(a_model_and_inputs())
     for number, text in enumerate(source):
         exec(compile(text, f"{label(page)}[{number}]", "exec", dont_inherit=True), names)  # noqa: S102

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,10 +84,11 @@ class _Hooks:
         self._end_passage(completed=False)
         self.input_ids = None
         if self.depth:
-            self.carrier.leave(self.depth)
+            self.carrier.entrance.leave(self.depth)
         self.depth = 0
 
     def before_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.carrier.entrance.asked = True
         if self.acts:
             refuse_forward(module, args, kwargs)
 
@@ -95,9 +97,9 @@ class _Hooks:
             return
         if self.acts:
             refuse_training(module)
-        if self.depth and not self.carrier.is_elsewhere:
+        if self.depth and not self.carrier.entrance.is_elsewhere:
             self.remove()
-        depth = self.carrier.enter()
+        depth = self.carrier.entrance.enter(sys._getframe(1))
         if not depth:
             return
         self.depth = depth
@@ -106,14 +108,14 @@ class _Hooks:
             raise UnsupportedModeError("inputs_embeds beside visual inputs cannot be pruned; pass input_ids")
 
     def after_prompt(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        if self.depth and not self.carrier.is_elsewhere:
+        if self.depth and not self.carrier.entrance.is_elsewhere:
             self.remove()
 
     def before_text(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         embeds = kwargs.get("inputs_embeds")
-        if embeds is None or self.carrier.is_unobserved or (is_compiling() and not self.acts):
+        if embeds is None or self.carrier.entrance.is_unobserved or (is_compiling() and not self.acts):
             return None
         cache = given_cache(self.text, kwargs)
         past = 0 if cache is None else cache.get_seq_length()
@@ -130,7 +132,7 @@ class _Hooks:
         return args, self.passage.enter()
 
     def after_text(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        if not self.carrier.is_elsewhere:
+        if not self.carrier.entrance.is_elsewhere:
             self._end_passage(completed=output is not None)
 
     def _end_passage(self, *, completed: bool) -> None:

@@ -59,6 +59,7 @@ def guard_generate(model: PreTrainedModel, carrier: PrefillCarrier) -> Sequence[
 
     @functools.wraps(generate)
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        carrier.entrance.asked = True
         call = _read_call(model, _named(signature, args, kwargs), acts=acts)
         cache = given_cache(model, kwargs)
         named = kwargs if cache is None else with_cache(model, kwargs, cache)

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import threading
+import warnings
 import weakref
 from types import TracebackType
 
 from torch import nn
 
 from tokenprune.adapter import Removable
-from tokenprune.errors import AlreadyAttachedError, InvalidValueError, UnsupportedModeError
+from tokenprune.errors import AlreadyAttachedError, InvalidValueError, TokenPruneWarning, UnsupportedModeError
 from tokenprune.pipeline import Pipeline
 from tokenprune.plugins import find_adapter
 from tokenprune.runtime.carrier import PrefillCarrier
@@ -51,7 +52,14 @@ class Session:
         return list(self._carrier.reports)
 
     def detach(self) -> None:
-        """Take every hook off; doing it twice is harmless."""
+        """Take every hook off; doing it twice is harmless.
+
+        A call that another thread is in the middle of is waited for.
+
+        Raises:
+            UnsupportedModeError: this thread is in the middle of a call (from a streamer, a hook, an operator).
+        """
+        self._carrier.entrance.close()
         with _attaching:
             while self._handles:
                 self._handles.pop().remove()
@@ -65,7 +73,15 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        attached = bool(self._handles)
         self.detach()
+        if kind is None and attached and len(self.pipeline) and not self._carrier.entrance.asked:
+            warnings.warn(
+                "a session ended in which the model was never called; a thread that calls it must be joined inside the "
+                "`with` block",
+                TokenPruneWarning,
+                stacklevel=2,
+            )
 
 
 def attach(model: nn.Module, pipeline: Pipeline) -> Session:
