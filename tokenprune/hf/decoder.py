@@ -15,15 +15,11 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from tokenprune.adapter import Prompt, Removable
 from tokenprune.errors import UnsupportedModeError
 from tokenprune.hf.cache import PrunableHandle, is_prunable, make_prunable
-from tokenprune.hf.guard import (
-    VISUAL_INPUTS,
-    guard_generate,
-    is_compiling,
-    refuse_forward,
-    refuse_modules,
-    refuse_training,
-)
+from tokenprune.hf.compiled import is_compiling, refuse_compiled, refuse_compiled_around
+from tokenprune.hf.copies import guard_copies
+from tokenprune.hf.guard import guard_generate, refuse_forward, refuse_modules, refuse_training
 from tokenprune.hf.inputs import earlier_layout, open_cache
+from tokenprune.hf.net import VISUAL_INPUTS, Net
 from tokenprune.hf.passage import Passage
 from tokenprune.hf.release import given_cache, require_known, with_cache
 from tokenprune.runtime.carrier import PrefillCarrier
@@ -45,18 +41,23 @@ class HFDecoder:
     text: PreTrainedModel
 
     def install(self, carrier: PrefillCarrier) -> Sequence[Removable]:
+        refuse_compiled_around(carrier.adapter.model, self.text)
         if len(carrier.pipeline):
-            refuse_modules(self.model)
+            refuse_modules(self.model, self.text)
         require_known(self.text)
         hooks = _Hooks(self.text, carrier)
         put: list[Removable] = [hooks]
         try:
+            put += [guard_copies(module, put) for module in dict.fromkeys((self.model, self.prompt, self.text))]
             put.append(self.model.register_forward_pre_hook(hooks.before_model, with_kwargs=True))
             put.append(self.prompt.register_forward_pre_hook(hooks.before_prompt, with_kwargs=True))
             put.append(self.prompt.register_forward_hook(hooks.after_prompt, with_kwargs=True, always_call=True))
             put.append(self.text.register_forward_pre_hook(hooks.before_text, with_kwargs=True))
             put.append(self.text.register_forward_hook(hooks.after_text, with_kwargs=True, always_call=True))
-            put += guard_generate(self.model, carrier)
+            put += guard_generate(self.model, self.text, carrier, hooks.net)
+            if hooks.acts:
+                put.append(self.model.register_forward_pre_hook(hooks.net.before_model))
+                put.append(self.model.register_forward_hook(hooks.net.after_model))
         except BaseException:
             for handle in put:
                 handle.remove()
@@ -70,6 +71,7 @@ class _Hooks:
     def __init__(self, text: PreTrainedModel, carrier: PrefillCarrier) -> None:
         self.text = text
         self.carrier = carrier
+        self.net = Net()
         self.input_ids: Tensor | None = None
         self.passage: Passage | None = None
         self.handle: PrunableHandle | None = None
@@ -96,6 +98,7 @@ class _Hooks:
         if is_compiling() and not self.acts:
             return
         if self.acts:
+            refuse_compiled(module)
             refuse_training(module)
         if self.depth and not self.carrier.entrance.is_elsewhere:
             self.remove()
@@ -117,6 +120,10 @@ class _Hooks:
         embeds = kwargs.get("inputs_embeds")
         if embeds is None or self.carrier.entrance.is_unobserved or (is_compiling() and not self.acts):
             return None
+        if self.acts:
+            refuse_compiled(module)
+        if self.depth:
+            self.net.passed()
         cache = given_cache(self.text, kwargs)
         past = 0 if cache is None else cache.get_seq_length()
         changed = dict(kwargs)

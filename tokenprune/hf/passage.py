@@ -14,6 +14,7 @@ from transformers.cache_utils import DynamicCache
 from tokenprune.adapter import Removable
 from tokenprune.hf.cache import PrunableHandle
 from tokenprune.hf.cut import LayerCut
+from tokenprune.hf.guard import refuse_dropped_cache
 from tokenprune.hf.release import causal_mask, given_cache, require_stored
 from tokenprune.runtime.carrier import PrefillCarrier
 from tokenprune.runtime.layout import Layout, Ragged
@@ -168,7 +169,9 @@ class Passage:
             return
         stored = self.prefill.stored()
         for index in range(len(self.stored), count):
-            require_stored(self.text, index, self.handle.stored(index), stored.columns.shape[1])
+            held, tokens = self.handle.stored(index), stored.columns.shape[1]
+            refuse_dropped_cache(self.text, held, tokens)
+            require_stored(self.text, index, held, tokens)
             self.stored.append(stored)
 
     def _cut_cache(self) -> None:
