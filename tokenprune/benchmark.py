@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 from tokenprune.pipeline import Pipeline
 
 FORMAT = "tokenprune.benchmark"
@@ -165,7 +166,7 @@ class BenchmarkRequest:
     def __post_init__(self) -> None:
         for name, value, least in (("questions", self.questions, 1), ("seed", self.seed, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InvalidValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+                raise InvalidValueError(f"{name} must be a whole number of at least {least}, got {shown(value)}")
 
 
 class Benchmark(Protocol):

@@ -12,6 +12,7 @@ from torch import Tensor
 from tokenprune.batching import pieces
 from tokenprune.device import places_where
 from tokenprune.errors import PlanError
+from tokenprune.messages import shown
 
 if TYPE_CHECKING:
     from tokenprune.tokens import VisualTokens
@@ -115,7 +116,9 @@ class TokenPlan:
         laws = self._laws()
         if laws and not bool(torch.stack(list(laws.values())).all()):
             broken = next(law for law, holds in laws.items() if not bool(holds))
-            raise PlanError(f"{broken}; got anchors {self.anchors.tolist()}, assign {self.assign.tolist()}")
+            raise PlanError(
+                f"{broken}; got anchors {shown(self.anchors.tolist())}, assign {shown(self.assign.tolist())}"
+            )
         return self
 
     def _laws(self) -> dict[str, Tensor]:

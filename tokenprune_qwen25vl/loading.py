@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import InvalidValueError, ModelLoadError, NoAdapterError
+from tokenprune.messages import shown
 from tokenprune_qwen25vl.checkpoint import shipped_checkpoint
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def why_not(source: str) -> str | None:
     except Exception as error:  # OSError, connection errors, broken JSON: all mean the same here
         raise ModelLoadError(f"cannot read the configuration of {source}: {first_line(error)}") from error
     kind = config.get("model_type")
-    return None if kind == MODEL_TYPE else f"takes {MODEL_TYPE} models, this one is {kind!r}"
+    return None if kind == MODEL_TYPE else f"takes {MODEL_TYPE} models, this one is {shown(kind)}"
 
 
 def device_named(device: str | None) -> torch.device:
@@ -113,9 +114,9 @@ def device_named(device: str | None) -> torch.device:
     try:
         target = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise InvalidValueError(f"device must be cpu, cuda, cuda:1, mps, ..., got {device!r}") from error
+        raise InvalidValueError(f"device must be cpu, cuda, cuda:1, mps, ..., got {shown(device)}") from error
     if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
-        raise InvalidValueError(f"device {device!r} is not there: torch sees {torch.cuda.device_count()} GPUs")
+        raise InvalidValueError(f"device {shown(device)} is not there: torch sees {torch.cuda.device_count()} GPUs")
     return target
 
 
@@ -130,7 +131,7 @@ def dtype_named(dtype: str | torch.dtype | None, device: torch.device) -> str | 
     if dtype is None:
         return torch.float32 if device.type == "cpu" else "auto"
     if dtype not in DTYPES:
-        raise InvalidValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        raise InvalidValueError(f"dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}")
     return dtype if dtype == "auto" else getattr(torch, dtype)
 
 

@@ -17,6 +17,7 @@ from tokenprune.cli._usage import UsageError
 from tokenprune.cli.eval import load_pipelines
 from tokenprune.cli.run import SHIPPED
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 
 if TYPE_CHECKING:
     from tokenprune.pipeline import Pipeline
@@ -152,7 +153,7 @@ def _check_profile(profile: Path | None, as_json: bool) -> None:
 def _parse_grid(grid: str, as_json: bool) -> tuple[int, int, int]:
     sizes = re.fullmatch(r"(\d{1,6})x(\d{1,6})x(\d{1,6})", grid, re.ASCII)
     if sizes is None:
-        raise UsageError(f"--grid must be three numbers such as 16x12x12, got {grid!r}", as_json)
+        raise UsageError(f"--grid must be three numbers such as 16x12x12, got {shown(grid)}", as_json)
     frames, rows, columns = (int(size) for size in sizes.groups())
     return frames, rows, columns
 

@@ -13,6 +13,7 @@ from tokenprune.cli._outputs import check_outputs, record
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 
 if TYPE_CHECKING:
     import torch
@@ -97,7 +98,7 @@ def _device(name: str | None, as_json: bool) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"--device must be cpu, cuda, cuda:1, ..., got {name!r}", as_json) from error
+        raise UsageError(f"--device must be cpu, cuda, cuda:1, ..., got {shown(name)}", as_json) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices", as_json)
     return device
@@ -109,7 +110,7 @@ def _dtype(name: str, device: torch.device, as_json: bool) -> torch.dtype:
     if name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     if name not in DTYPES:
-        raise UsageError(f"--dtype must be auto, {', '.join(DTYPES)}, got {name!r}", as_json)
+        raise UsageError(f"--dtype must be auto, {', '.join(DTYPES)}, got {shown(name)}", as_json)
     return getattr(torch, name)
 
 

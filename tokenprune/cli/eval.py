@@ -14,6 +14,7 @@ from tokenprune.cli._outputs import check_outputs, record
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
 from tokenprune.errors import InvalidValueError, NoAdapterError
+from tokenprune.messages import not_one_of, shown
 
 if TYPE_CHECKING:
     from tokenprune.benchmark import Benchmark, BenchmarkResult
@@ -97,10 +98,14 @@ def find_benchmark(name: str) -> Benchmark:
     from tokenprune.cli._offers import offers
 
     reasons: list[str] = []
+    known: list[str] = []
     for _, offered in offers(HOOK, reasons):
         if name in offered:
             return offered[name]
-    raise NoAdapterError(f"no adapter has the benchmark {name!r}: {'; '.join(reasons) or 'none is installed'}")
+        known += offered
+    if known:
+        raise NoAdapterError(not_one_of("benchmark", known, name))
+    raise NoAdapterError(f"no adapter has the benchmark {shown(name)}: {'; '.join(reasons) or 'none is installed'}")
 
 
 def _check_usage(chosen: list[str], named: bool, out: Path | None, plot: Path | None, as_json: bool) -> None:

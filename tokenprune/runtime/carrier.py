@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from tokenprune.plugins import BoundAdapter
 from tokenprune.protocols import PrunableCache
 from tokenprune.runtime.layout import Layout
 from tokenprune.runtime.narration import tell_spans, tell_stages
+from tokenprune.runtime.origins import Origins
 from tokenprune.runtime.prefill import Prefill
 from tokenprune.runtime.report import CacheBytes, LayerLog, Report, make_report
 from tokenprune.runtime.span import RunningSpan
@@ -45,15 +47,16 @@ class PrefillCarrier:
     Args:
         pipeline: the operators.
         adapter: the model's adapter.
-        depth: number of decoder layers.
+        layers: 0-based layer of each selector.
+        reports: of the last prefills.
     """
 
     pipeline: Pipeline
     adapter: BoundAdapter
     layers: list[int]
-    reports: list[Report] = field(default_factory=list[Report])
+    reports: deque[Report] = field(default_factory=deque[Report])
     call: Call = field(default_factory=Call)
-    _turns: weakref.WeakKeyDictionary[object, Report] = field(default_factory=weakref.WeakKeyDictionary)
+    _turns: weakref.WeakKeyDictionary[object, Origins] = field(default_factory=weakref.WeakKeyDictionary)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _owner: int | None = None
     _entered: int = 0
@@ -162,7 +165,7 @@ class PrefillCarrier:
         tell_stages(prefill.stages)
         self.reports.append(report)
         if cache is not None:
-            self._turns[cache] = report
+            self._turns[cache] = report._origins
 
     def _spans(self, prompt: Prompt) -> Sequence[Sequence[VisualSpan]]:
         try:

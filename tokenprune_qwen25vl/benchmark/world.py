@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenprune.benchmark import BenchmarkRequest, BenchmarkResult, Progress, Row, Share
 from tokenprune.errors import InvalidValueError, TokenPruneError
+from tokenprune.messages import not_one_of, shown
 from tokenprune_qwen25vl.benchmark.asked import SEEDS_APART, AskedClip, ask_world, normalised
 from tokenprune_qwen25vl.benchmark.budgets import Decoder
 from tokenprune_qwen25vl.benchmark.entries import Entry, Fixed, Matched, Plain, Suite, matched_to, spending
@@ -51,7 +52,7 @@ class WorldBenchmark:
                 not fit the model's depth.
         """
         if request.suite is not None and request.suite not in SUITES:
-            raise InvalidValueError(f"suite must be one of {', '.join(SUITES)}, got {request.suite!r}")
+            raise InvalidValueError(not_one_of("suite", SUITES, request.suite))
         from tokenprune_qwen25vl.loading import load
 
         model, processor = load(request.model, request.device, request.dtype, request.attn)
@@ -89,7 +90,7 @@ def build_suite(request: BenchmarkRequest, decoder: Decoder) -> Suite:
     names = [entry.name for entry in entries]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InvalidValueError(f"two rows are named {twice[0]!r}; give the pipeline another name")
+        raise InvalidValueError(f"two rows are named {shown(twice[0])}; give the pipeline another name")
     return Suite(tuple(entries), suite.unreachable)
 
 
