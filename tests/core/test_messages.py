@@ -93,7 +93,7 @@ def test_errors_echo_a_line_at_most(call: Callable[[], Any]) -> None:
         (lambda: tp.AttnPrune(keep=1, scorer="rope-causal"), "rope_causal"),
         (lambda: tp.AttnPrune(keep=1, select="stratifed"), "stratified"),
         (lambda: tp.STMerge(distance_scale="Raw"), "raw"),  # type: ignore[arg-type]
-        (lambda: tp.ContentScore(head_reduction="median"), None),
+        (lambda: tp.ContentScore(head_reduction="sum"), None),
     ],
 )
 def test_errors_guess(call: Callable[[], Any], name: str | None) -> None:

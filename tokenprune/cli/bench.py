@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
+from tokenprune.cli._machine import AttnOption, DeviceOption, DtypeOption, Machine
 from tokenprune.cli._outputs import check_outputs, record
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
@@ -84,9 +85,9 @@ def bench(
     profile: Annotated[
         Path | None, typer.Option(help="Also write traces of one more run to this directory.", metavar="DIR")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
-    attn: Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager, ...")] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    attn: AttnOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Also write the result to this file, as JSON.", metavar="FILE")
     ] = None,
@@ -102,6 +103,7 @@ def bench(
     the usual way (eager attention whose weights are put out, then masking).
     """
     with guarded(debug, as_json):
+        machine = Machine.check(device, dtype, attn, as_json)
         check_outputs(out, plot, as_json)
         _check_profile(profile, as_json)
         pipelines = _pipelines(presets or ([] if files else DEFAULTS), files or [], as_json)
@@ -124,9 +126,9 @@ def bench(
                 warmup,
                 usual=not no_usual,
                 profile=profile,
-                device=device,
-                dtype=dtype,
-                attn=attn,
+                device=machine.device,
+                dtype=machine.dtype,
+                attn=machine.attn,
             )
         except InvalidValueError as error:
             raise UsageError(str(error), as_json) from error

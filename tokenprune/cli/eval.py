@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
+from tokenprune.cli._machine import AttnOption, DeviceOption, DtypeOption, Machine
 from tokenprune.cli._outputs import check_outputs, record
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
@@ -57,9 +58,9 @@ def world(
         str | None,
         typer.Option(help="A checkpoint directory or id; the small shipped model where none is given.", metavar="NAME"),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
-    attn: Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager, ...")] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    attn: AttnOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Also write the result to this file, as JSON.", metavar="FILE")
     ] = None,
@@ -74,13 +75,16 @@ def world(
     The plain model, and random and uniform selection at the budget each pipeline spends, are always among the rows.
     """
     with guarded(debug, as_json):
+        machine = Machine.check(device, dtype, attn, as_json)
         chosen = [name for name, on in (("table", table), ("sweep", sweep), ("ablation", ablation)) if on]
         _check_usage(chosen, bool(presets or files), out, plot, as_json)
         pipelines = load_pipelines(presets or ([] if chosen or files else ["default"]), files or [], as_json)
         from tokenprune.benchmark import BenchmarkRequest
 
         suite = chosen[0] if chosen else None
-        request = BenchmarkRequest(pipelines, suite, questions, seed, blind, model, device, dtype, attn)
+        request = BenchmarkRequest(
+            pipelines, suite, questions, seed, blind, model, machine.device, machine.dtype, machine.attn
+        )
         benchmark = find_benchmark("world")
         if model is None:
             print(SHIPPED_NOTE, file=sys.stderr, flush=True)

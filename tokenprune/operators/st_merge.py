@@ -12,7 +12,7 @@ from torch import Tensor
 from tokenprune.batching import batches
 from tokenprune.budget import Budget, as_fraction, split_budget
 from tokenprune.cluster import DistanceScale, dpc_knn, portion, require_distance_scale
-from tokenprune.device import upload
+from tokenprune.device import upload, where_fp64_is
 from tokenprune.errors import BudgetError, InvalidValueError
 from tokenprune.grid import GridFeatures
 from tokenprune.messages import shown
@@ -102,7 +102,8 @@ class STMerge:
         if budget == len(tokens):
             return TokenPlan.identity(len(tokens), tokens.features.device)
         with torch.no_grad(), torch.autocast(tokens.features.device.type, enabled=False):
-            return self._decide(GridFeatures(tokens.features, tokens.grid[0]), budget)
+            features = where_fp64_is(tokens.features)
+            return self._decide(GridFeatures(features, tokens.grid[0]), budget).to(tokens.features.device)
 
     def _decide(self, grid: GridFeatures, budget: int | None) -> TokenPlan:
         """The plan. Waits for the device twice: for the segments, and for what is static in each."""
