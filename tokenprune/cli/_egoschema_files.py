@@ -12,6 +12,7 @@ from typing import Any
 from tokenprune.errors import InvalidValueError
 from tokenprune.files import write_text
 from tokenprune.messages import shown
+from tokenprune.strict_json import read_json
 
 OPTIONS = 5
 SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
@@ -73,7 +74,7 @@ def write_submission(path: Path, questions: Sequence[EgoQuestion], predictions: 
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise InvalidValueError(f"cannot read {path}: {error}") from error
 

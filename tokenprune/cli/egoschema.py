@@ -105,16 +105,12 @@ def egoschema(
 
 
 def _open(out: Path, questions: Path, model: str | None, inputs: dict[str, Any]) -> tuple[Results, VideoModel]:
-    import torch
-
-    from tokenprune import __version__
-    from tokenprune.cli._results import Results, file_sha256, weights_sha256
+    from tokenprune.cli._results import Results, file_sha256, versions, weights_sha256
     from tokenprune.cli._runner import find_runner
     from tokenprune.pipeline import Pipeline
     from tokenprune.plugins import find_adapter
 
-    versions = {"tokenprune": __version__, "torch": str(torch.__version__)}
-    results = Results.open(out, KIND, {"questions_sha256": file_sha256(questions), **inputs, **versions})
+    results = Results.open(out, KIND, {"questions_sha256": file_sha256(questions), **inputs, **versions()})
     if model is None:
         print(SHIPPED_NOTE, file=sys.stderr, flush=True)
     loaded = find_runner(model).load(model, inputs["device"], inputs["dtype"], inputs["attention"])

@@ -15,13 +15,15 @@ from tokenprune.cli._outputs import check_outputs, record
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
 from tokenprune.errors import InvalidValueError, NoAdapterError
-from tokenprune.messages import not_one_of, shown
+from tokenprune.messages import shown
 
 if TYPE_CHECKING:
-    from tokenprune.benchmark import Benchmark, BenchmarkResult
+    from tokenprune.benchmark import Benchmark, BenchmarkRequest, BenchmarkResult
+    from tokenprune.cli._results import Results
     from tokenprune.pipeline import Pipeline
 
 HOOK = "tokenprune_benchmarks"
+KIND = "tokenprune.world.partial"
 SHIPPED_NOTE = "tokenprune: no --model given, so the small model that ships with tokenprune is measured"
 
 evaluate = typer.Typer(name="eval", help="Measure how many answers stay right.", no_args_is_help=True)
@@ -62,7 +64,11 @@ def world(
     dtype: DtypeOption = None,
     attn: AttnOption = None,
     out: Annotated[
-        Path | None, typer.Option(help="Also write the result to this file, as JSON.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="Also write the result to this file, as JSON; what is done is kept beside it until then.",
+            metavar="FILE",
+        ),
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Also draw accuracy over budget (needs the extra [plot]).", metavar="FILE")
@@ -73,6 +79,7 @@ def world(
     """Ask held-out questions about clips of a small made-up world, plain and pruned.
 
     The plain model, and random and uniform selection at the budget each pipeline spends, are always among the rows.
+    With --out, after an interruption the same command goes on where it was.
     """
     with guarded(debug, as_json):
         machine = Machine.check(device, dtype, attn, as_json)
@@ -88,9 +95,32 @@ def world(
         benchmark = find_benchmark("world")
         if model is None:
             print(SHIPPED_NOTE, file=sys.stderr, flush=True)
+        journal = None if out is None else _journal(out, request)
         with progress_bar("clips") as progress:
-            result = benchmark.run(request, progress)
+            result = benchmark.run(request, progress, journal)
         _show(result, out, plot, as_json)
+        if journal is not None:
+            journal.path.unlink(missing_ok=True)
+
+
+def _journal(out: Path, request: BenchmarkRequest) -> Results:
+    """The clips that an interrupted run is done with, in a file beside the result, or none yet.
+
+    Raises:
+        ResultFileError: that run was of something else.
+    """
+    from tokenprune.cli._results import Results, versions
+
+    inputs = {
+        "pipelines": {name: dict(pipeline.to_dict()) for name, pipeline in request.pipelines.items()},
+        "suite": request.suite,
+        "questions": request.questions,
+        "seed": request.seed,
+        "blind": request.blind,
+        "model": "shipped" if request.model is None else request.model,
+        **versions(),
+    }
+    return Results.open(out.with_name(f"{out.stem}.partial.json"), KIND, inputs)
 
 
 def find_benchmark(name: str) -> Benchmark:
@@ -102,13 +132,9 @@ def find_benchmark(name: str) -> Benchmark:
     from tokenprune.cli._offers import offers
 
     reasons: list[str] = []
-    known: list[str] = []
     for _, offered in offers(HOOK, reasons):
         if name in offered:
             return offered[name]
-        known += offered
-    if known:
-        raise NoAdapterError(not_one_of("benchmark", known, name))
     raise NoAdapterError(f"no adapter has the benchmark {shown(name)}: {'; '.join(reasons) or 'none is installed'}")
 
 

@@ -129,7 +129,7 @@ def _check_files(out: Path, plot: Path | None, as_json: bool) -> None:
 
 
 def _start_question(asked: _Asked, machine: dict[str, Any], model: str | None, out: Path) -> tuple[Results, Measure]:
-    from tokenprune.cli._results import Results, file_sha256, weights_sha256
+    from tokenprune.cli._results import Results, file_sha256, versions, weights_sha256
     from tokenprune.cli._runner import find_runner
     from tokenprune.cli._sweep_measure import OneQuestion
     from tokenprune.runner import ClipQuestion
@@ -147,7 +147,7 @@ def _start_question(asked: _Asked, machine: dict[str, Any], model: str | None, o
         "max_pixels": asked.max_pixels,
         "max_new_tokens": asked.max_new_tokens or NEW_TOKENS,
         **machine,
-        **_versions(),
+        **versions(),
     }
     results = Results.open(out, KIND, inputs)
     loaded = runner.load(model, machine["device"], machine["dtype"], machine["attention"])
@@ -158,7 +158,7 @@ def _start_question(asked: _Asked, machine: dict[str, Any], model: str | None, o
 
 def _start_world(asked: _Asked, machine: dict[str, Any], model: str | None, out: Path) -> tuple[Results, Measure]:
     from tokenprune.benchmark import BenchmarkRequest
-    from tokenprune.cli._results import Results
+    from tokenprune.cli._results import Results, versions
     from tokenprune.cli._sweep_measure import WorldQuestions
 
     request = BenchmarkRequest(
@@ -170,7 +170,7 @@ def _start_world(asked: _Asked, machine: dict[str, Any], model: str | None, out:
         attn=machine["attention"],
     )
     inputs = {"benchmark": "world", "questions": request.questions, "seed": request.seed, "model": machine["model"]}
-    results = Results.open(out, f"{KIND}.world", {**inputs, **_versions()})
+    results = Results.open(out, f"{KIND}.world", {**inputs, **versions()})
     return results, WorldQuestions(find_benchmark("world"), request)
 
 
@@ -203,11 +203,3 @@ def _show(results: Results, grid: Grid, plot: Path | None, as_json: bool) -> Non
     # Wider than any table, so that none is folded to the width of a terminal.
     Console(highlight=False, markup=False, width=1000).print(sweep_table(best_first(shown)))
     print(f"results: {results.path}" + ("" if plot is None else f", picture: {plot}"))
-
-
-def _versions() -> dict[str, str]:
-    import torch
-
-    from tokenprune import __version__
-
-    return {"tokenprune": __version__, "torch": str(torch.__version__)}
