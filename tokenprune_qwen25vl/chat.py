@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from tokenprune.errors import InvalidValueError, VideoError
+from tokenprune.messages import shown
 from tokenprune_qwen25vl.video import VideoClip
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def _pixel_options(video_processor: Any, max_pixels: int | None) -> dict[str, An
         token = (video_processor.patch_size * video_processor.merge_size) ** 2
         if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < token:
             raise InvalidValueError(
-                f"max_pixels must be a whole number of at least {token}, one visual token, got {max_pixels!r}"
+                f"max_pixels must be a whole number of at least {token}, one visual token, got {shown(max_pixels)}"
             )
         lower = min(int(video_processor.size["shortest_edge"]), int(max_pixels / _SHARE_FLOOR))
         options["size"] = {"shortest_edge": lower, "longest_edge": max_pixels}

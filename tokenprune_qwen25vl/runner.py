@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 from tokenprune.pipeline import Pipeline
 from tokenprune.runner import Answer, ClipQuestion, PreparedQuestion
 from tokenprune_qwen25vl.assets import demo_clip
@@ -97,7 +98,7 @@ def answer(
 def check_new_tokens(count: int) -> None:
     """Raise :class:`InvalidValueError` unless an answer may have so many tokens."""
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise InvalidValueError(f"max_new_tokens must be a whole number of at least 1, got {count!r}")
+        raise InvalidValueError(f"max_new_tokens must be a whole number of at least 1, got {shown(count)}")
 
 
 @dataclass(frozen=True, eq=False)

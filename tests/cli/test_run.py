@@ -275,8 +275,8 @@ def test_bad_models(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     failed(run(model=cut), 1, "cannot load", str(cut))
 
-    failed(run("--dtype", "int8"), 1, "dtype")
-    failed(run("--device", "abacus"), 1, "device")
+    failed(run("--dtype", "int8"), 2, "dtype")
+    failed(run("--device", "abacus"), 2, "device")
     failed(run("--attn", "telepathy"), 1, "telepathy")
     gpus = torch.cuda.device_count()
     failed(run("--device", f"cuda:{gpus}"), 1, f"torch sees {gpus} GPUs")

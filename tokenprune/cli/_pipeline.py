@@ -12,6 +12,7 @@ import typer
 
 from tokenprune.cli._usage import UsageError
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 
 if TYPE_CHECKING:
     from tokenprune.pipeline import Pipeline
@@ -116,7 +117,7 @@ def parse_layer(text: str) -> int | float:
         return int(text) if re.fullmatch(r"[+-]?\d+", text.strip()) else float(text)
     except ValueError:
         raise InvalidValueError(
-            f"layer must be a 0-based layer index (int) or a fraction of the depth (float in (0, 1)), got {text!r}"
+            f"layer must be a 0-based layer index (int) or a fraction of the depth (float in (0, 1)), got {shown(text)}"
         ) from None
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
+from tokenprune.cli._machine import AttnOption, DeviceOption, DtypeOption, Machine, PixelsOption, check_pixels
 from tokenprune.cli._pipeline import (
     ClusterOption,
     KeepOption,
@@ -25,6 +26,7 @@ from tokenprune.cli._pipeline import (
 )
 from tokenprune.cli._usage import UsageError
 from tokenprune.errors import VideoError
+from tokenprune.messages import meant
 
 if TYPE_CHECKING:
     from tokenprune.pipeline import Pipeline
@@ -54,18 +56,20 @@ def run(
     layer: LayerOption = None,
     frames: Annotated[int | None, typer.Option(help="Frames to sample, evenly spread.", min=1)] = None,
     fps: Annotated[float | None, typer.Option(help="Frames a second to sample, instead.")] = None,
-    max_pixels: Annotated[int | None, typer.Option(help="Pixels of a frame after resizing, at most.", min=1)] = None,
+    max_pixels: PixelsOption = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of the answer, at most.", min=1)] = 64,
     system: Annotated[str | None, typer.Option(help="System prompt, instead of the model's own.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
-    attn: Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager, ...")] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    attn: AttnOption = None,
     compare: Annotated[bool, typer.Option("--compare", help="Answer with the plain model as well.")] = False,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
     """Answer a question about a video with its visual tokens pruned, and show what that saved."""
     with guarded(debug, as_json):
+        machine = Machine.check(device, dtype, attn, as_json)
+        check_pixels(max_pixels, as_json)
         check_question(question, as_json)
         check_frames(frames, fps, as_json)
         choice = PipelineChoice(preset, pipeline, tau, cluster_ratio, segment_ratio, keep_ratio, layer)
@@ -79,10 +83,10 @@ def run(
         runner = find_runner(model)
         path = str(runner.demo()) if video == DEMO else video
         if not Path(path).exists():  # said before a large model is loaded
-            raise VideoError(f"no such video file: {path}")
+            raise VideoError(f"no such video file: {path}{meant(path, [DEMO])}")
         with _progress() as say:
             say("loading the model")
-            loaded = runner.load(model, device, dtype, attn)
+            loaded = runner.load(model, machine.device, machine.dtype, machine.attn)
             chosen.layers(find_adapter(loaded.module).depth)
             say("reading the video")
             prepared = loaded.prepare(ClipQuestion(path, question, system, frames, fps, max_pixels))

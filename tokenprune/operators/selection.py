@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tokenprune.budget import split_budget
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import not_one_of, shown
 
 Selection = Callable[[Tensor, Tensor, int], Tensor]
 """``(scores (N,), blocks (N,), count) -> (count,)`` sorted indices of the tokens that stay; ``count`` < N."""
@@ -43,7 +44,7 @@ SELECTIONS: dict[str, Selection] = {"global": keep_best, "stratified": keep_best
 def check_selection(name: str) -> None:
     """Raise :class:`InvalidValueError` unless ``name`` is one of :data:`SELECTIONS`."""
     if not isinstance(name, str) or name not in SELECTIONS:
-        raise InvalidValueError(f"select must be one of {', '.join(SELECTIONS)}, got {name!r}")
+        raise InvalidValueError(not_one_of("select", SELECTIONS, name))
 
 
 def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
@@ -54,9 +55,9 @@ def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
     """
     allowed = f"a non-empty tuple of {' and/or '.join(map(repr, MODALITIES))}, each once"
     if isinstance(modalities, str) or not isinstance(modalities, Sequence):
-        raise InvalidValueError(f"modalities must be {allowed}, for example ('video',), got {modalities!r}")
+        raise InvalidValueError(f"modalities must be {allowed}, for example ('video',), got {shown(modalities)}")
     if not modalities or any(m not in MODALITIES for m in modalities) or len(set(modalities)) < len(modalities):
-        raise InvalidValueError(f"modalities must be {allowed}, got {tuple(modalities)!r}")
+        raise InvalidValueError(f"modalities must be {allowed}, got {shown(tuple(modalities))}")
     return tuple(modalities)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from tokenprune.budget import Budget
 from tokenprune.depth import check_layer
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 from tokenprune.operators.selection import check_modalities
 from tokenprune.plan import TokenPlan
 from tokenprune.protocols import TokenScorer
@@ -102,7 +103,7 @@ class RandomPrune:
         check_layer("layer", self.layer)
         Budget(self.keep_ratio, self.keep)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
-            raise InvalidValueError(f"seed must be an integer in [0, 2**63), got {self.seed!r}")
+            raise InvalidValueError(f"seed must be an integer in [0, 2**63), got {shown(self.seed)}")
         object.__setattr__(self, "modalities", check_modalities(self.modalities))
 
     @property

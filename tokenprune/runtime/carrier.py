@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from tokenprune.protocols import PrunableCache
 from tokenprune.runtime.entrance import Entrance
 from tokenprune.runtime.layout import Layout
 from tokenprune.runtime.narration import tell_spans, tell_stages
+from tokenprune.runtime.origins import Origins
 from tokenprune.runtime.prefill import Prefill
 from tokenprune.runtime.report import CacheBytes, LayerLog, Report, make_report
 from tokenprune.runtime.span import RunningSpan
@@ -46,8 +48,8 @@ class PrefillCarrier:
     Args:
         pipeline: the operators.
         adapter: the model's adapter.
-        layers: the selectors' layers.
-        reports: of the prefills so far.
+        layers: 0-based layer of each selector.
+        reports: of the last prefills.
         call: what the running ``generate`` knows.
         entrance: lets one thread in at a time.
     """
@@ -55,9 +57,9 @@ class PrefillCarrier:
     pipeline: Pipeline
     adapter: BoundAdapter
     layers: list[int]
-    reports: list[Report] = field(default_factory=list[Report])
+    reports: deque[Report] = field(default_factory=deque[Report])
     call: Call = field(default_factory=Call)
-    _turns: weakref.WeakKeyDictionary[object, Report] = field(default_factory=weakref.WeakKeyDictionary)
+    _turns: weakref.WeakKeyDictionary[object, Origins] = field(default_factory=weakref.WeakKeyDictionary)
     entrance: Entrance = field(init=False)
 
     def __post_init__(self) -> None:
@@ -124,7 +126,7 @@ class PrefillCarrier:
         tell_stages(prefill.stages)
         self.reports.append(report)
         if cache is not None:
-            self._turns[cache] = report
+            self._turns[cache] = report._origins
 
     def _spans(self, prompt: Prompt) -> Sequence[Sequence[VisualSpan]]:
         try:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from tokenprune.runtime.layout import Layout
+from tokenprune.runtime.origins import Origins
 from tokenprune.runtime.prefill import Prefill, Stage
 from tokenprune.runtime.span import RunningSpan
 from tokenprune.trace import SpanTrace
@@ -44,9 +45,7 @@ class Report:
     _stages: list[Stage]
     _final: Layout
     _spans: list[list[RunningSpan]]
-    _first_passed: int
-    _first_new: int
-    _earlier: Report | None = field(default=None)
+    _origins: Origins
 
     @cached_property
     def stages(self) -> list[dict[str, Any]]:
@@ -94,29 +93,18 @@ class Report:
         """Per row the columns of the ``input_ids`` as passed that the model still holds; strictly increasing."""
         columns, valid = self._final.columns.cpu(), self._final.valid.cpu()
         rows = range(0, len(columns), self.expanded)
-        kept = [columns[row][valid[row]] - self._first_passed for row in rows]
+        kept = [columns[row][valid[row]] - self._origins.first_passed for row in rows]
         return [row[row >= 0] for row in kept]
 
-    @cached_property
+    @property
     def sources(self) -> list[list[Tensor]]:
         """Per row, parallel to the visual tokens of :attr:`kept`: the sorted columns merged into each."""
-        found: list[list[Tensor]] = []
-        offset = self._first_new - self._first_passed
-        for row in range(0, len(self._spans), self.expanded):
-            earlier = self._earlier_sources(row // self.expanded)
-            merged: list[tuple[int, Tensor]] = []
-            for span in self._spans[row]:
-                columns, assign, anchors = span.span.columns.cpu(), span.plan.assign.cpu(), span.plan.anchors.cpu()
-                order = assign.argsort(stable=True)
-                groups = order[(assign < 0).sum() :].split(assign[assign >= 0].bincount().tolist())
-                merged += [(int(columns[a]), columns[group] + offset) for a, group in zip(anchors, groups)]
-            found.append(earlier + [columns for _, columns in sorted(merged, key=lambda pair: pair[0])])
-        return found
+        return self._origins.sources
 
     @property
     def spans(self) -> list[list[SpanTrace]]:
         """Per row its videos and images of this prefill, in order, and what each operator did to them."""
-        offset = self._first_new - self._first_passed
+        offset = self._origins.first_new - self._origins.first_passed
         return [
             [SpanTrace(s.span.modality, s.span.grid, s.span.columns + offset, s.plan, tuple(s.steps)) for s in row]
             for row in self._spans[:: self.expanded]
@@ -140,14 +128,6 @@ class Report:
     def _rows(self, counts: list[int]) -> list[int]:
         return counts[:: self.expanded]
 
-    def _earlier_sources(self, row: int) -> list[Tensor]:
-        """Sources of an earlier turn's visual tokens, where that turn is part of the ``input_ids`` passed now."""
-        if self._earlier is None or row >= len(self._earlier._spans) // self._earlier.expanded:
-            return []
-        shift = self._earlier._first_passed - self._first_passed
-        moved = [columns + shift for columns in self._earlier.sources[row]]
-        return [columns for columns in moved if bool((columns >= 0).all())]
-
 
 @dataclass(eq=False)
 class LayerLog:
@@ -170,7 +150,7 @@ def make_report(
     expanded: int,
     passed: int | None,
     cache: CacheBytes | None,
-    earlier: Report | None,
+    earlier: Origins | None,
 ) -> Report:
     """Freeze what a finished prefill knows.
 
@@ -180,7 +160,7 @@ def make_report(
         expanded: copies of each prompt that ran.
         passed: number of columns of the ``input_ids`` that the user passed; None: just the new tokens.
         cache: KV bytes, or None.
-        earlier: report of the turn before on the same cache.
+        earlier: the turn before on the same cache.
     """
     stored = prefill.stored()
     ragged = prefill.compact(stored)
@@ -198,9 +178,7 @@ def make_report(
         _stages=prefill.stages,
         _final=final,
         _spans=prefill.rows,
-        _first_passed=first_passed,
-        _first_new=prefill.first_column,
-        _earlier=earlier,
+        _origins=Origins.of(prefill.rows[::expanded], first_passed, prefill.first_column, earlier),
     )
 
 

@@ -3,19 +3,24 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 import weakref
+from collections import deque
 from types import TracebackType
 
 from torch import nn
 
 from tokenprune.adapter import Removable
 from tokenprune.errors import AlreadyAttachedError, InvalidValueError, TokenPruneWarning, UnsupportedModeError
-from tokenprune.pipeline import Pipeline
+from tokenprune.messages import shown
+from tokenprune.named_pipelines import AnyPipeline, as_pipeline
 from tokenprune.plugins import find_adapter
 from tokenprune.runtime.carrier import PrefillCarrier
 from tokenprune.runtime.report import Report
+
+KEEP_REPORTS = 8
 
 _attached: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 _attaching = threading.Lock()
@@ -27,13 +32,17 @@ class Session:
     Use it as a context manager, or call :meth:`detach`. Reports stay readable after that.
     """
 
-    def __init__(self, model: nn.Module, pipeline: Pipeline) -> None:
-        if not isinstance(pipeline, Pipeline):
-            raise InvalidValueError(f"pipeline must be a tokenprune.Pipeline, got {type(pipeline).__name__}")
+    def __init__(self, model: nn.Module, pipeline: AnyPipeline, keep_reports: int = KEEP_REPORTS) -> None:
+        if not isinstance(model, nn.Module):
+            raise InvalidValueError(f"model must be a model (torch.nn.Module), got {shown(model)}")
+        if isinstance(keep_reports, bool) or not isinstance(keep_reports, int) or keep_reports < 1:
+            raise InvalidValueError(f"keep_reports must be a whole number of at least 1, got {shown(keep_reports)}")
+        self.pipeline = as_pipeline(pipeline)
         _refuse_wrappers(model)
         adapter = find_adapter(model)
-        self.pipeline = pipeline
-        self._carrier = PrefillCarrier(pipeline, adapter, pipeline.layers(adapter.depth))
+        self._carrier = PrefillCarrier(
+            self.pipeline, adapter, self.pipeline.layers(adapter.depth), deque(maxlen=min(keep_reports, sys.maxsize))
+        )
         self._modules = list(model.modules())
         with _attaching:
             if any(module in _attached for module in self._modules):
@@ -48,7 +57,7 @@ class Session:
 
     @property
     def reports(self) -> list[Report]:
-        """All reports, oldest first."""
+        """The last reports, as many as :func:`attach` was told to keep, oldest first."""
         return list(self._carrier.reports)
 
     def detach(self) -> None:
@@ -84,23 +93,25 @@ class Session:
             )
 
 
-def attach(model: nn.Module, pipeline: Pipeline) -> Session:
+def attach(model: nn.Module, pipeline: AnyPipeline, *, keep_reports: int = KEEP_REPORTS) -> Session:
     """Attach a pipeline to a model: from now on every prefill that holds visual tokens goes through it.
 
     Args:
         model: a model that an installed adapter knows, possibly inside a wrapper such as PEFT's.
-        pipeline: the operators; an empty pipeline only writes reports.
+        pipeline: a :class:`tokenprune.Pipeline`, one operator, a sequence of operators, or the name of a preset; an
+            empty pipeline only writes reports.
+        keep_reports: how many reports ``session.reports`` holds, at least 1; older ones are forgotten.
 
     Returns:
-        The session; ``with tokenprune.attach(model, pipeline) as session: model.generate(...)``.
+        The session; ``with tokenprune.attach(model, "default") as session: model.generate(...)``.
 
     Raises:
         NoAdapterError: no adapter knows the model.
         AlreadyAttachedError: the model has a session.
-        InvalidValueError: a selector's layer lies beyond the model's depth.
+        InvalidValueError: an argument is something else, or a selector's layer lies beyond the model's depth.
         UnsupportedModeError: the model is compiled or wrapped in a way that cannot be pruned.
     """
-    return Session(model, pipeline)
+    return Session(model, pipeline, keep_reports)
 
 
 def _refuse_wrappers(model: nn.Module) -> None:

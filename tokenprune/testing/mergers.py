@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tokenprune.errors import TokenPruneError
+from tokenprune.messages import shown
 from tokenprune.protocols import TokenMerger, TokenSelector
 from tokenprune.testing.laws import Law, check_all, law, require
 from tokenprune.testing.same import (
@@ -53,7 +54,7 @@ def reads_full_grid(merger: TokenMerger) -> bool:
 @law(11)
 def it_is_a_merger(merger: TokenMerger, data: st.DataObject) -> None:
     """A merger is an object (no class) with ``plan(tokens)``, and no selector; only the first may need the grid."""
-    require(not isinstance(merger, type), f"{merger!r} is a class")
+    require(not isinstance(merger, type), f"{shown(merger)} is a class")
     require(isinstance(merger, TokenMerger), f"{type(merger).__name__} has no plan(tokens)")
     require(not isinstance(merger, TokenSelector), f"{type(merger).__name__} is a selector as well")
 

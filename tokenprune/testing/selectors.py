@@ -7,6 +7,7 @@ import torch
 from hypothesis import strategies as st
 
 from tokenprune.depth import check_layer
+from tokenprune.messages import shown
 from tokenprune.operators.selection import check_modalities
 from tokenprune.protocols import TokenMerger, TokenScorer, TokenSelector
 from tokenprune.testing.laws import Law, check_all, law, require
@@ -36,10 +37,10 @@ def check_selector(selector: TokenSelector, *, max_examples: int = 20) -> list[s
 @law(11)
 def it_is_a_selector(selector: TokenSelector, data: st.DataObject) -> None:
     """A selector stands at a layer, has modalities, a budget and a scorer, and is no merger."""
-    require(not isinstance(selector, type), f"{selector!r} is a class")
+    require(not isinstance(selector, type), f"{shown(selector)} is a class")
     require(isinstance(selector, TokenSelector), f"{type(selector).__name__} lacks a part of TokenSelector")
     require(not isinstance(selector, TokenMerger), f"{type(selector).__name__} is a merger as well")
-    require(isinstance(selector.scorer, TokenScorer), f"{selector.scorer!r} has no score(view)")
+    require(isinstance(selector.scorer, TokenScorer), f"{shown(selector.scorer)} has no score(view)")
     check_layer("layer", selector.layer)
     check_modalities(selector.modalities)
 
