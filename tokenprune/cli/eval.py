@@ -11,6 +11,7 @@ import typer
 
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
 from tokenprune.cli._outputs import check_outputs, record
+from tokenprune.cli._preset_names import PRESET_HELP, complete_preset
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
 from tokenprune.errors import InvalidValueError, NoAdapterError
@@ -34,7 +35,13 @@ def benchmarks() -> None:
 def world(
     presets: Annotated[
         list[str] | None,
-        typer.Option("--preset", help="A named pipeline; may be repeated.", metavar="NAME", show_default=False),
+        typer.Option(
+            "--preset",
+            help=f"{PRESET_HELP}; may be repeated.",
+            metavar="NAME",
+            show_default=False,
+            autocompletion=complete_preset,
+        ),
     ] = None,
     files: Annotated[
         list[Path] | None,
