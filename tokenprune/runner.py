@@ -128,3 +128,7 @@ class VideoRunner(Protocol):
     def demo(self) -> Path:
         """A short clip that ships with the adapter."""
         ...
+
+    def unknown_words(self, question: str) -> Sequence[str]:
+        """Words of a question that the model it loads for None was not taught to answer; empty where it takes any."""
+        ...

@@ -26,6 +26,7 @@ from tokenprune_qwen25vl.loading import load, why_not
 from tokenprune_qwen25vl.parts import require_parts
 from tokenprune_qwen25vl.pictures import pictures_of
 from tokenprune_qwen25vl.video import load_clip
+from tokenprune_qwen25vl.world.words import unknown_words
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
@@ -166,6 +167,10 @@ class QwenRunner:
     def demo(self) -> Path:
         """The clip in the package."""
         return demo_clip()
+
+    def unknown_words(self, question: str) -> tuple[str, ...]:
+        """Words that no question of the shipped model's world has."""
+        return unknown_words(question)
 
 
 @dataclass(eq=False)

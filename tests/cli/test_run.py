@@ -104,7 +104,7 @@ def test_compare_side_by_side(run: Run) -> None:
     outcome = run("--compare")
     assert outcome.exit_code == 0, outcome.output
     header = outcome.stdout.splitlines()[0].split()
-    assert header == ["plain", "pruned"]
+    assert header == ["plain", "pruned", "ratio"]
     assert outcome.stdout.splitlines()[1].startswith("answer")
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tokenprune.cli._preset_names import PRESET_HELP, complete_preset
 from tokenprune.cli._usage import UsageError
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
@@ -22,7 +23,12 @@ CUSTOM = "custom"
 
 PresetOption = Annotated[
     str | None,
-    typer.Option(help=f"A named pipeline; {DEFAULT} where nothing else is chosen.", metavar="NAME", show_default=False),
+    typer.Option(
+        help=f"{PRESET_HELP}; {DEFAULT} where nothing else is chosen.",
+        metavar="NAME",
+        show_default=False,
+        autocompletion=complete_preset,
+    ),
 ]
 PipelineOption = Annotated[
     Path | None, typer.Option("--pipeline", help="A pipeline file (JSON).", metavar="FILE", show_default=False)

@@ -13,6 +13,7 @@ import typer
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
 from tokenprune.cli._machine import AttnOption, DeviceOption, DtypeOption, Machine
 from tokenprune.cli._outputs import check_outputs, record
+from tokenprune.cli._preset_names import PRESET_HELP, complete_preset
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
 from tokenprune.cli.eval import load_pipelines
@@ -50,9 +51,10 @@ def bench(
         list[str] | None,
         typer.Option(
             "--preset",
-            help=f"A named pipeline; may be repeated; {' and '.join(DEFAULTS)} where nothing is chosen.",
+            help=f"{PRESET_HELP}; may be repeated; {' and '.join(DEFAULTS)} where nothing is chosen.",
             metavar="NAME",
             show_default=False,
+            autocompletion=complete_preset,
         ),
     ] = None,
     files: Annotated[

@@ -12,6 +12,7 @@ import typer
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
 from tokenprune.cli._machine import AttnOption, DeviceOption, DtypeOption, Machine
 from tokenprune.cli._outputs import check_outputs, record
+from tokenprune.cli._preset_names import PRESET_HELP, complete_preset
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
 from tokenprune.errors import InvalidValueError, NoAdapterError
@@ -38,7 +39,13 @@ def benchmarks() -> None:
 def world(
     presets: Annotated[
         list[str] | None,
-        typer.Option("--preset", help="A named pipeline; may be repeated.", metavar="NAME", show_default=False),
+        typer.Option(
+            "--preset",
+            help=f"{PRESET_HELP}; may be repeated.",
+            metavar="NAME",
+            show_default=False,
+            autocompletion=complete_preset,
+        ),
     ] = None,
     files: Annotated[
         list[Path] | None,

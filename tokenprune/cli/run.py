@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -38,6 +38,7 @@ SHIPPED_NOTE = (
     "tokenprune: no --model given, so the small model that ships with tokenprune answers; "
     "it knows little beyond clips like demo"
 )
+_NAMED = 8
 
 
 def run(
@@ -74,13 +75,13 @@ def run(
         check_frames(frames, fps, as_json)
         choice = PipelineChoice(preset, pipeline, tau, cluster_ratio, segment_ratio, keep_ratio, layer)
         name, chosen = choice.resolve(as_json)
-        if model is None:
-            print(SHIPPED_NOTE, file=sys.stderr, flush=True)
         from tokenprune.cli._runner import find_runner
         from tokenprune.plugins import find_adapter
         from tokenprune.runner import ClipQuestion
 
         runner = find_runner(model)
+        if model is None:
+            print(shipped_note(runner.unknown_words(question)), file=sys.stderr, flush=True)
         path = str(runner.demo()) if video == DEMO else video
         if not Path(path).exists():  # said before a large model is loaded
             raise VideoError(f"no such video file: {path}{meant(path, [DEMO])}")
@@ -102,6 +103,14 @@ def run(
             "sampled_fps": prepared.sampled_fps,
         }
         _show(asked, pruned, plain, as_json)
+
+
+def shipped_note(unknown: Sequence[str]) -> str:
+    """That the shipped model answers; with the words of the question that it does not know."""
+    if not unknown:
+        return SHIPPED_NOTE
+    more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+    return f"{SHIPPED_NOTE}, and not the words: {', '.join(unknown[:_NAMED])}{more}"
 
 
 def check_question(question: str, as_json: bool) -> None:
@@ -132,20 +141,23 @@ def _answers(
 
 def _show(asked: dict[str, Any], pruned: Answer, plain: Answer | None, as_json: bool) -> None:
     from tokenprune.cli._answer import answer_table, answer_to_dict
+    from tokenprune.cli._saving import saving
 
     result = answer_to_dict(pruned)
     beside = None if plain is None else answer_to_dict(plain)
+    same = None if plain is None else plain.token_ids == pruned.token_ids
+    saved = saving(result, beside, same)
     if as_json:
-        compared = {}
-        if plain is not None:
-            compared = {"plain": beside, "same_answer": plain.token_ids == pruned.token_ids}
-        print_json({**asked, **result, **compared})
+        compared = {} if beside is None else {"plain": beside, "same_answer": same}
+        print_json({**asked, **result, **compared, "saving": None if saved is None else saved.to_dict()})
         return
     from rich.console import Console
 
     if beside is None:
         print(pruned.text)
     Console(highlight=False, markup=False).print(answer_table(result, beside))
+    if saved is not None:
+        print(saved.line())
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from tokenprune.cli._pipeline import (
     TauOption,
 )
 from tokenprune.cli._usage import UsageError
-from tokenprune.cli.run import DEMO, SHIPPED, SHIPPED_NOTE, _progress, check_frames, check_question
+from tokenprune.cli.run import DEMO, SHIPPED, _progress, check_frames, check_question, shipped_note
 from tokenprune.errors import InvalidValueError, VideoError
 from tokenprune.messages import meant
 
@@ -70,13 +70,13 @@ def show(
         choice = PipelineChoice(preset, pipeline, tau, cluster_ratio, segment_ratio, keep_ratio, layer)
         name, chosen = choice.resolve(as_json)
         _check_out(out, as_json)
-        if model is None:
-            print(SHIPPED_NOTE, file=sys.stderr, flush=True)
         from tokenprune.cli._runner import find_runner
         from tokenprune.plugins import find_adapter
         from tokenprune.runner import ClipQuestion
 
         runner = find_runner(model)
+        if model is None:
+            print(shipped_note(runner.unknown_words(question)), file=sys.stderr, flush=True)
         path = str(runner.demo()) if video == DEMO else video
         if not Path(path).exists():  # said before a large model is loaded
             raise VideoError(f"no such video file: {path}{meant(path, [DEMO])}")
