@@ -53,9 +53,26 @@ def egoschema(
     segment_ratio: SegmentOption = None,
     keep_ratio: KeepOption = None,
     layer: LayerOption = None,
-    frames: Annotated[int | None, typer.Option(help="Frames to sample, evenly spread.", min=1)] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second to sample, instead.")] = None,
-    max_pixels: Annotated[int | None, typer.Option(help="Pixels of a frame after resizing, at most.", min=1)] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            help="Frames to sample, evenly spread in time; no more than there are, and an odd number is rounded down.",
+            min=1,
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames a second to sample instead (2 where neither is given); in all at least 4, at most 768."
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels of a frame after resizing, at most; long videos get less, and sides are whole visual tokens.",
+            min=1,
+        ),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of an answer, at most.", min=1)] = 16,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one.")] = None,
     dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,

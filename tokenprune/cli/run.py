@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,7 +23,7 @@ from tokenprune.cli._pipeline import (
     TauOption,
 )
 from tokenprune.cli._usage import UsageError
-from tokenprune.errors import VideoError
+from tokenprune.cli._video import damage_of, reading, say_damage
 
 if TYPE_CHECKING:
     from tokenprune.pipeline import Pipeline
@@ -52,9 +51,26 @@ def run(
     segment_ratio: SegmentOption = None,
     keep_ratio: KeepOption = None,
     layer: LayerOption = None,
-    frames: Annotated[int | None, typer.Option(help="Frames to sample, evenly spread.", min=1)] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second to sample, instead.")] = None,
-    max_pixels: Annotated[int | None, typer.Option(help="Pixels of a frame after resizing, at most.", min=1)] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            help="Frames to sample, evenly spread in time; no more than there are, and an odd number is rounded down.",
+            min=1,
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames a second to sample instead (2 where neither is given); in all at least 4, at most 768."
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels of a frame after resizing, at most; long videos get less, and sides are whole visual tokens.",
+            min=1,
+        ),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of the answer, at most.", min=1)] = 64,
     system: Annotated[str | None, typer.Option(help="System prompt, instead of the model's own.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one.")] = None,
@@ -74,20 +90,20 @@ def run(
             print(SHIPPED_NOTE, file=sys.stderr, flush=True)
         from tokenprune.cli._runner import find_runner
         from tokenprune.plugins import find_adapter
-        from tokenprune.runner import ClipQuestion
+        from tokenprune.runner import ClipQuestion, video_place
 
         runner = find_runner(model)
-        path = str(runner.demo()) if video == DEMO else video
-        if not Path(path).exists():  # said before a large model is loaded
-            raise VideoError(f"no such video file: {path}")
+        path = str(video_place(runner.demo() if video == DEMO else video))  # before a large model is loaded
         with _progress() as say:
             say("loading the model")
             loaded = runner.load(model, device, dtype, attn)
             chosen.layers(find_adapter(loaded.module).depth)
             say("reading the video")
-            prepared = loaded.prepare(ClipQuestion(path, question, system, frames, fps, max_pixels))
+            prepared = loaded.prepare(ClipQuestion(path, question, system, frames, fps, max_pixels, reading(say)))
+            say_damage(video, prepared)
             say("answering")
             pruned, plain = _answers(loaded, prepared, chosen, max_new_tokens, compare)
+        damage = damage_of(prepared)
         asked = {
             "video": video,
             "question": question,
@@ -96,6 +112,7 @@ def run(
             "pipeline": chosen.to_dict(),
             "frames": prepared.frames,
             "sampled_fps": prepared.sampled_fps,
+            "damage": None if damage is None else dict(damage.to_dict()),
         }
         _show(asked, pruned, plain, as_json)
 

@@ -22,8 +22,9 @@ from tokenprune.cli._pipeline import (
     TauOption,
 )
 from tokenprune.cli._usage import UsageError
+from tokenprune.cli._video import reading, say_damage
 from tokenprune.cli.run import DEMO, SHIPPED, SHIPPED_NOTE, _progress, check_frames, check_question
-from tokenprune.errors import InvalidValueError, VideoError
+from tokenprune.errors import InvalidValueError
 
 if TYPE_CHECKING:
     from tokenprune.runner import Answer, ClipQuestion, PreparedQuestion, VideoModel
@@ -48,9 +49,26 @@ def show(
     segment_ratio: SegmentOption = None,
     keep_ratio: KeepOption = None,
     layer: LayerOption = None,
-    frames: Annotated[int | None, typer.Option(help="Frames to sample, evenly spread.", min=1)] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second to sample, instead.")] = None,
-    max_pixels: Annotated[int | None, typer.Option(help="Pixels of a frame after resizing, at most.", min=1)] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            help="Frames to sample, evenly spread in time; no more than there are, and an odd number is rounded down.",
+            min=1,
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames a second to sample instead (2 where neither is given); in all at least 4, at most 768."
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels of a frame after resizing, at most; long videos get less, and sides are whole visual tokens.",
+            min=1,
+        ),
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of the answer, at most.", min=1)] = 64,
     system: Annotated[str | None, typer.Option(help="System prompt, instead of the model's own.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one.")] = None,
@@ -70,19 +88,18 @@ def show(
             print(SHIPPED_NOTE, file=sys.stderr, flush=True)
         from tokenprune.cli._runner import find_runner
         from tokenprune.plugins import find_adapter
-        from tokenprune.runner import ClipQuestion
+        from tokenprune.runner import ClipQuestion, video_place
 
         runner = find_runner(model)
-        path = str(runner.demo()) if video == DEMO else video
-        if not Path(path).exists():  # said before a large model is loaded
-            raise VideoError(f"no such video file: {path}")
+        path = str(video_place(runner.demo() if video == DEMO else video))  # before a large model is loaded
         with _progress() as say:
             say("loading the model")
             loaded = runner.load(model, device, dtype, attn)
             chosen.layers(find_adapter(loaded.module).depth)
             say("reading the video")
-            asked = ClipQuestion(path, question, system, frames, fps, max_pixels)
+            asked = ClipQuestion(path, question, system, frames, fps, max_pixels, reading(say))
             prepared = loaded.prepare(asked)
+            say_damage(video, prepared)
             say("answering")
             answer = loaded.answer(prepared, chosen, max_new_tokens)
             say("drawing")

@@ -50,9 +50,26 @@ def sweep(
         str | None,
         typer.Option(help="A checkpoint directory or id; the small shipped model where none is given.", metavar="NAME"),
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames to sample, evenly spread.", min=1)] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second to sample, instead.")] = None,
-    max_pixels: Annotated[int | None, typer.Option(help="Pixels of a frame after resizing, at most.", min=1)] = None,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            help="Frames to sample, evenly spread in time; no more than there are, and an odd number is rounded down.",
+            min=1,
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None,
+        typer.Option(
+            help="Frames a second to sample instead (2 where neither is given); in all at least 4, at most 768."
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels of a frame after resizing, at most; long videos get less, and sides are whole visual tokens.",
+            min=1,
+        ),
+    ] = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(help=f"Length of the answer, at most; {NEW_TOKENS} where none is given.", min=1)
     ] = None,
@@ -128,12 +145,14 @@ def _start_question(asked: _Asked, machine: dict[str, Any], model: str | None, o
     from tokenprune.cli._results import Results, file_sha256, weights_sha256
     from tokenprune.cli._runner import find_runner
     from tokenprune.cli._sweep_measure import OneQuestion
-    from tokenprune.runner import ClipQuestion
+    from tokenprune.runner import ClipQuestion, video_place
 
     runner = find_runner(model)
-    path = str(runner.demo()) if asked.video == DEMO else str(asked.video)
-    if not Path(path).is_file():  # said before a large model is loaded
-        raise VideoError(f"no such video file: {path}")
+    path = str(
+        video_place(runner.demo() if asked.video == DEMO else str(asked.video))
+    )  # before a large model is loaded
+    if not Path(path).is_file():  # its hash names what was measured
+        raise VideoError(f"a sweep needs one video file, not a folder: {path}")
     inputs = {
         "video_sha256": file_sha256(path),
         "question": asked.question,
