@@ -39,8 +39,6 @@ def expected(indices: tuple[int, ...]) -> list[float]:
 def test_a_cut_file_is_read_to_its_end(
     tmp_path: Path, name: str, codec: str, share: float, options: dict[str, str]
 ) -> None:
-    tmp_path: Path, name: str, codec: str, share: float, options: dict[str, str]
-) -> None:
     whole = write(tmp_path / name, FRAMES, codec=codec, options=options)
     assert load_clip(whole, frames=8).damage is None
     clip = load_clip(changed(whole, cut(share)), frames=8)
