@@ -20,12 +20,12 @@ from tokenprune.messages import shown
 from tokenprune.pipeline import Pipeline
 from tokenprune.runner import Answer, ClipQuestion, PreparedQuestion
 from tokenprune_qwen25vl.assets import demo_clip
-from tokenprune_qwen25vl.chat import Conversation, model_inputs
+from tokenprune_qwen25vl.chat import Conversation, model_inputs, reading_fit
 from tokenprune_qwen25vl.features import encode, encoded_before, few_pixels
 from tokenprune_qwen25vl.loading import load, why_not
 from tokenprune_qwen25vl.parts import require_parts
 from tokenprune_qwen25vl.pictures import pictures_of
-from tokenprune_qwen25vl.video import load_clip
+from tokenprune_qwen25vl.video import Damage, load_clip
 from tokenprune_qwen25vl.world.words import unknown_words
 
 if TYPE_CHECKING:
@@ -109,6 +109,7 @@ class Prepared:
     inputs: Mapping[str, Tensor]
     frames: int
     sampled_fps: float
+    damage: Damage | None = None
     features: Tensor | None = None
 
 
@@ -121,10 +122,11 @@ class QwenModel:
 
     def prepare(self, question: ClipQuestion) -> Prepared:
         """Decode, sample and resize the video, and put the question after it."""
-        clip = load_clip(question.video, frames=question.frames, fps=question.fps)
+        fit = reading_fit(self.processor, question.max_pixels)
+        clip = load_clip(question.video, frames=question.frames, fps=question.fps, fit=fit, progress=question.progress)
         conversation = Conversation(question.question, (clip,), question.system)
         inputs = model_inputs(self.processor, [conversation], question.max_pixels)
-        return Prepared(inputs, len(clip.frames), len(clip.frames) / clip.total_frames * clip.fps)
+        return Prepared(inputs, len(clip.frames), len(clip.frames) / clip.duration, damage=clip.damage)
 
     def pictures(self, prepared: PreparedQuestion) -> npt.NDArray[np.uint8]:
         """The frames in the size the model is shown them."""

@@ -24,7 +24,8 @@ DtypeOption = Annotated[
 ]
 AttnOption = Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager, ...", show_default=False)]
 PixelsOption = Annotated[
-    int | None, typer.Option(help="Pixels of a frame after resizing, at least 1 and at most so many.")
+    int | None,
+    typer.Option(help="Most pixels of a frame after resizing; long videos get less, sides are whole visual tokens."),
 ]
 
 

@@ -26,6 +26,7 @@ from tokenprune.cli._pipeline import (
 )
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
+from tokenprune.cli._video import FpsOption, FramesOption
 from tokenprune.cli.run import SHIPPED, SHIPPED_NOTE, check_frames
 from tokenprune.errors import InvalidValueError, VideoError
 
@@ -54,8 +55,8 @@ def egoschema(
     segment_ratio: SegmentOption = None,
     keep_ratio: KeepOption = None,
     layer: LayerOption = None,
-    frames: Annotated[int | None, typer.Option(help="Frames to sample, evenly spread.", min=1)] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second to sample, instead.")] = None,
+    frames: FramesOption = None,
+    fps: FpsOption = None,
     max_pixels: PixelsOption = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of an answer, at most.", min=1)] = 16,
     device: DeviceOption = None,

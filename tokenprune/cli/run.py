@@ -7,7 +7,6 @@ import math
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -25,7 +24,7 @@ from tokenprune.cli._pipeline import (
     TauOption,
 )
 from tokenprune.cli._usage import UsageError
-from tokenprune.errors import VideoError
+from tokenprune.cli._video import FpsOption, FramesOption, damage_of, reading, say_damage
 from tokenprune.messages import meant
 
 if TYPE_CHECKING:
@@ -55,8 +54,8 @@ def run(
     segment_ratio: SegmentOption = None,
     keep_ratio: KeepOption = None,
     layer: LayerOption = None,
-    frames: Annotated[int | None, typer.Option(help="Frames to sample, evenly spread.", min=1)] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second to sample, instead.")] = None,
+    frames: FramesOption = None,
+    fps: FpsOption = None,
     max_pixels: PixelsOption = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of the answer, at most.", min=1)] = 64,
     system: Annotated[str | None, typer.Option(help="System prompt, instead of the model's own.")] = None,
@@ -77,22 +76,23 @@ def run(
         name, chosen = choice.resolve(as_json)
         from tokenprune.cli._runner import find_runner
         from tokenprune.plugins import find_adapter
-        from tokenprune.runner import ClipQuestion
+        from tokenprune.runner import ClipQuestion, video_place
 
         runner = find_runner(model)
         if model is None:
             print(shipped_note(runner.unknown_words(question)), file=sys.stderr, flush=True)
-        path = str(runner.demo()) if video == DEMO else video
-        if not Path(path).exists():  # said before a large model is loaded
-            raise VideoError(f"no such video file: {path}{meant(path, [DEMO])}")
+        place = runner.demo() if video == DEMO else video
+        path = str(video_place(place, meant(place, [DEMO])))  # before a large model is loaded
         with _progress() as say:
             say("loading the model")
             loaded = runner.load(model, machine.device, machine.dtype, machine.attn)
             chosen.layers(find_adapter(loaded.module).depth)
             say("reading the video")
-            prepared = loaded.prepare(ClipQuestion(path, question, system, frames, fps, max_pixels))
+            prepared = loaded.prepare(ClipQuestion(path, question, system, frames, fps, max_pixels, reading(say)))
+            say_damage(video, prepared)
             say("answering")
             pruned, plain = _answers(loaded, prepared, chosen, max_new_tokens, compare)
+        damage = damage_of(prepared)
         asked = {
             "video": video,
             "question": question,
@@ -101,6 +101,7 @@ def run(
             "pipeline": chosen.to_dict(),
             "frames": prepared.frames,
             "sampled_fps": prepared.sampled_fps,
+            "damage": None if damage is None else dict(damage.to_dict()),
         }
         _show(asked, pruned, plain, as_json)
 

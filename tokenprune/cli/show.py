@@ -23,8 +23,9 @@ from tokenprune.cli._pipeline import (
     TauOption,
 )
 from tokenprune.cli._usage import UsageError
+from tokenprune.cli._video import FpsOption, FramesOption, reading, say_damage
 from tokenprune.cli.run import DEMO, SHIPPED, _progress, check_frames, check_question, shipped_note
-from tokenprune.errors import InvalidValueError, VideoError
+from tokenprune.errors import InvalidValueError
 from tokenprune.messages import meant
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ def show(
     segment_ratio: SegmentOption = None,
     keep_ratio: KeepOption = None,
     layer: LayerOption = None,
-    frames: Annotated[int | None, typer.Option(help="Frames to sample, evenly spread.", min=1)] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second to sample, instead.")] = None,
+    frames: FramesOption = None,
+    fps: FpsOption = None,
     max_pixels: PixelsOption = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of the answer, at most.", min=1)] = 64,
     system: Annotated[str | None, typer.Option(help="System prompt, instead of the model's own.")] = None,
@@ -72,21 +73,21 @@ def show(
         _check_out(out, as_json)
         from tokenprune.cli._runner import find_runner
         from tokenprune.plugins import find_adapter
-        from tokenprune.runner import ClipQuestion
+        from tokenprune.runner import ClipQuestion, video_place
 
         runner = find_runner(model)
         if model is None:
             print(shipped_note(runner.unknown_words(question)), file=sys.stderr, flush=True)
-        path = str(runner.demo()) if video == DEMO else video
-        if not Path(path).exists():  # said before a large model is loaded
-            raise VideoError(f"no such video file: {path}{meant(path, [DEMO])}")
+        place = runner.demo() if video == DEMO else video
+        path = str(video_place(place, meant(place, [DEMO])))  # before a large model is loaded
         with _progress() as say:
             say("loading the model")
             loaded = runner.load(model, machine.device, machine.dtype, machine.attn)
             chosen.layers(find_adapter(loaded.module).depth)
             say("reading the video")
-            asked = ClipQuestion(path, question, system, frames, fps, max_pixels)
+            asked = ClipQuestion(path, question, system, frames, fps, max_pixels, reading(say))
             prepared = loaded.prepare(asked)
+            say_damage(video, prepared)
             say("answering")
             answer = loaded.answer(prepared, chosen, max_new_tokens)
             say("drawing")

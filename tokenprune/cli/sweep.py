@@ -18,6 +18,7 @@ from tokenprune.cli._outputs import check_outputs
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._sweep_grid import CLUSTER_RATIO, SEGMENT_RATIO, TAU, Grid, Point, parse_grid
 from tokenprune.cli._usage import UsageError
+from tokenprune.cli._video import FpsOption, FramesOption
 from tokenprune.cli.eval import find_benchmark
 from tokenprune.cli.run import DEMO, SHIPPED, SHIPPED_NOTE, check_frames, check_question
 from tokenprune.errors import VideoError
@@ -52,8 +53,8 @@ def sweep(
         str | None,
         typer.Option(help="A checkpoint directory or id; the small shipped model where none is given.", metavar="NAME"),
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames to sample, evenly spread.", min=1)] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second to sample, instead.")] = None,
+    frames: FramesOption = None,
+    fps: FpsOption = None,
     max_pixels: PixelsOption = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(help=f"Length of the answer, at most; {NEW_TOKENS} where none is given.", min=1)
@@ -132,12 +133,13 @@ def _start_question(asked: _Asked, machine: dict[str, Any], model: str | None, o
     from tokenprune.cli._results import Results, file_sha256, versions, weights_sha256
     from tokenprune.cli._runner import find_runner
     from tokenprune.cli._sweep_measure import OneQuestion
-    from tokenprune.runner import ClipQuestion
+    from tokenprune.runner import ClipQuestion, video_place
 
     runner = find_runner(model)
-    path = str(runner.demo()) if asked.video == DEMO else str(asked.video)
-    if not Path(path).is_file():  # said before a large model is loaded
-        raise VideoError(f"no such video file: {path}{meant(path, [DEMO])}")
+    place = runner.demo() if asked.video == DEMO else str(asked.video)
+    path = str(video_place(place, meant(place, [DEMO])))  # before a large model is loaded
+    if not Path(path).is_file():  # its hash names what was measured
+        raise VideoError(f"a sweep needs one video file, not a folder: {path}")
     inputs = {
         "video_sha256": file_sha256(path),
         "question": asked.question,
