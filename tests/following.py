@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_leaves
 
+import tokenprune.device
 from tokenprune import grid
 from tokenprune.operators import st_blocks, st_merge
 from tokenprune.runtime import carrier, state
@@ -49,16 +50,27 @@ class Followed(TorchDispatchMode):
         return result
 
 
+class WithoutFp64(Followed):
+    """The same on a device that has no fp64, as Apple's."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = super().__torch_dispatch__(func, types, args, kwargs)
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor) and leaf.dtype == torch.float64 and self.has(leaf):
+                raise TypeError(f"{func} makes a tensor of fp64, which the device does not have")
+        return result
+
+
 def _is_mask(indices: Any) -> bool:
     return any(isinstance(index, Tensor) and index.dtype == torch.bool for index in tree_leaves(indices))
 
 
-def following_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
-    """``with following(*tensors) as waits``: the list of waits while these tensors would be on a GPU."""
+def following_with(monkeypatch: pytest.MonkeyPatch, device: Callable[[], Followed] = Followed) -> Callable[..., Any]:
+    """``with following(*tensors) as waits``: the list of waits while these tensors would be on a device."""
 
     @contextmanager
     def following(*tensors: Tensor) -> Iterator[list[str]]:
-        mode = Followed()
+        mode = device()
         mode.put(*tensors)
 
         def to_device(host: Tensor, device: torch.device) -> Tensor:
@@ -80,10 +92,14 @@ def following_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
             return to_host
 
         with monkeypatch.context() as patch:
-            for module in (grid, st_blocks, st_merge, state, carrier):
+            # Without fp64 stage 1 decides on the CPU: what it uploads goes nowhere.
+            stage_1 = () if device is WithoutFp64 else (grid, st_blocks, st_merge)
+            for module in (*stage_1, state, carrier):
                 patch.setattr(module, "upload", to_device)
             for name in ("cpu", "tolist"):
                 patch.setattr(Tensor, name, reading(name))
+            if device is WithoutFp64:
+                patch.setattr(tokenprune.device, "WITHOUT_FP64", {"cpu"})
             with mode:
                 yield mode.waits
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 from tokenprune.pipeline import Pipeline
 
 FORMAT = "tokenprune.benchmark"
@@ -165,7 +166,28 @@ class BenchmarkRequest:
     def __post_init__(self) -> None:
         for name, value, least in (("questions", self.questions, 1), ("seed", self.seed, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InvalidValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+                raise InvalidValueError(f"{name} must be a whole number of at least {least}, got {shown(value)}")
+
+
+class Journal(Protocol):
+    """What a benchmark has measured so far, piece by piece, so that an interrupted run goes on where it was."""
+
+    @property
+    def entries(self) -> Sequence[Mapping[str, Any]]:
+        """The pieces that are done; what is in them is the benchmark's."""
+        ...
+
+    def require(self, name: str, value: Any) -> None:
+        """An input that all pieces have in common.
+
+        Raises:
+            TokenPruneError: pieces that are done had another.
+        """
+        ...
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """One piece more, JSON-ready; it is safe when this returns."""
+        ...
 
 
 class Benchmark(Protocol):
@@ -176,8 +198,10 @@ class Benchmark(Protocol):
         """Names that :attr:`BenchmarkRequest.suite` may have."""
         ...
 
-    def run(self, request: BenchmarkRequest, progress: Progress) -> BenchmarkResult:
-        """Ask everything; the same request, model and versions give the same result but for its seconds.
+    def run(self, request: BenchmarkRequest, progress: Progress, journal: Journal | None = None) -> BenchmarkResult:
+        """Ask everything that is not in the journal yet.
+
+        The same request, model and versions give the same result but for its seconds.
 
         Raises:
             TokenPruneError: the model cannot be loaded, a pipeline does not fit it, or the suite is unknown.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from tokenprune.errors import BudgetError, InvalidValueError
+from tokenprune.messages import shown
 
 
 def as_fraction(name: str, value: float, *, low: float = 0.0, high: float = 1.0, low_open: bool = True) -> Fraction:
@@ -20,9 +21,9 @@ def as_fraction(name: str, value: float, *, low: float = 0.0, high: float = 1.0,
     """
     interval = f"{'(' if low_open else '['}{low:g}, {high:g}]"
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != value:
-        raise InvalidValueError(f"{name} must be a number in {interval}, got {value!r}")
+        raise InvalidValueError(f"{name} must be a number in {interval}, got {shown(value)}")
     if value > high or value < low or (low_open and value == low):
-        raise InvalidValueError(f"{name} must lie in {interval}, got {value!r}")
+        raise InvalidValueError(f"{name} must lie in {interval}, got {shown(value)}")
     return Fraction(str(value))
 
 
@@ -45,11 +46,11 @@ class Budget:
         if (self.keep_ratio is None) == (self.keep is None):
             raise BudgetError(
                 f"give exactly one of keep_ratio (fraction kept) and keep (count kept), "
-                f"got keep_ratio={self.keep_ratio!r}, keep={self.keep!r}"
+                f"got keep_ratio={shown(self.keep_ratio)}, keep={shown(self.keep)}"
             )
         if self.keep is not None:
             if isinstance(self.keep, bool) or not isinstance(self.keep, int) or self.keep < 1:
-                raise BudgetError(f"keep must be an integer of at least 1, got {self.keep!r}")
+                raise BudgetError(f"keep must be an integer of at least 1, got {shown(self.keep)}")
         if self.keep_ratio is not None:
             try:
                 as_fraction("keep_ratio", self.keep_ratio)

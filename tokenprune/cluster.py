@@ -20,6 +20,7 @@ from torch import Tensor
 from tokenprune import batching
 from tokenprune.batching import BYTES_A_PAIR
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import not_one_of
 
 DistanceScale = Literal["raw", "relative"]
 DISTANCE_SCALES: tuple[str, ...] = get_args(DistanceScale)
@@ -202,4 +203,4 @@ def _fp32_products_are_rounded(device: torch.device) -> bool:
 def require_distance_scale(value: str) -> None:
     """Raise unless ``value`` is one of ``DISTANCE_SCALES``."""
     if value not in DISTANCE_SCALES:
-        raise InvalidValueError(f"distance_scale must be one of {', '.join(DISTANCE_SCALES)}, got {value!r}")
+        raise InvalidValueError(not_one_of("distance_scale", DISTANCE_SCALES, value))

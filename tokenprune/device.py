@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Working on a GPU without waiting for it: each wait leaves it idle until the host has caught up."""
+"""Working on a GPU without waiting for it, each wait of which leaves it idle; and on a device that lacks fp64."""
 
 from __future__ import annotations
 
@@ -12,6 +12,15 @@ def upload(host: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda" or host.device.type != "cpu":
         return host.to(device)
     return host.pin_memory().to(device, non_blocking=True)
+
+
+WITHOUT_FP64 = frozenset({"mps"})
+"""Types of devices that have no tensors of fp64."""
+
+
+def where_fp64_is(tensor: Tensor) -> Tensor:
+    """The tensor itself, or a copy on the CPU where its own device has no fp64: what needs it is computed there."""
+    return tensor.cpu() if tensor.device.type in WITHOUT_FP64 else tensor
 
 
 def places_where(mask: Tensor, count: int) -> Tensor:

@@ -7,18 +7,19 @@ import math
 from fractions import Fraction
 
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 
 
 def check_layer(name: str, layer: int | float) -> int | float:
     """Return ``layer`` if it is a 0-based int or a float in (0, 1); raise :class:`InvalidValueError` otherwise."""
     allowed = "a 0-based layer index (int) or a fraction of the depth (float in (0, 1))"
     if isinstance(layer, bool) or not isinstance(layer, (int, float)):
-        raise InvalidValueError(f"{name} must be {allowed}, got {layer!r}")
+        raise InvalidValueError(f"{name} must be {allowed}, got {shown(layer)}")
     if isinstance(layer, int):
         if layer < 0:
-            raise InvalidValueError(f"{name} must be {allowed}, got {layer!r}")
+            raise InvalidValueError(f"{name} must be {allowed}, got {shown(layer)}")
     elif not (math.isfinite(layer) and 0.0 < layer < 1.0):
-        raise InvalidValueError(f"{name} must be {allowed}, got {layer!r}")
+        raise InvalidValueError(f"{name} must be {allowed}, got {shown(layer)}")
     return layer
 
 
@@ -31,5 +32,7 @@ def resolve_layer(layer: int | float, depth: int) -> int:
     check_layer("layer", layer)
     index = layer if isinstance(layer, int) else math.floor(Fraction(str(layer)) * depth)
     if index >= depth:
-        raise InvalidValueError(f"layer {index} lies beyond the model's {depth} decoder layers (0 to {depth - 1})")
+        raise InvalidValueError(
+            f"layer {shown(index)} lies beyond the model's {depth} decoder layers (0 to {depth - 1})"
+        )
     return index

@@ -13,6 +13,7 @@ import pluggy
 
 from tokenprune import hookspecs
 from tokenprune.errors import TokenPruneError
+from tokenprune.messages import shown
 
 Status = Literal["ok", "not installed", "failed"]
 
@@ -134,7 +135,9 @@ def _operators(manager: pluggy.PluginManager, taken: Mapping[str, str]) -> dict[
 
 def _checked(name: object, operator: object) -> type:
     if not inspect.isclass(operator) or operator.__name__ != name:
-        raise TokenPruneError(f"tokenprune_operators must map class names to classes, got {name!r}: {operator!r}")
+        raise TokenPruneError(
+            f"tokenprune_operators must map class names to classes, got {shown(name)}: {shown(operator)}"
+        )
     parameters = getattr(operator, "__dataclass_params__", None)
     if not dataclasses.is_dataclass(operator) or not getattr(parameters, "frozen", False):
         raise TokenPruneError(f"operator {name} must be a frozen dataclass")

@@ -1,15 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The presets: pipelines with names.
+"""The presets: pipelines with names; and whatever else stands for a pipeline.
 
 Not called ``presets``: a module of that name would hide the function ``tokenprune.presets``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TypeAlias
+
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import not_one_of, shown
+from tokenprune.operator import Operator, Schedule
 from tokenprune.operators.attn_prune import AttnPrune
 from tokenprune.operators.st_merge import STMerge
-from tokenprune.pipeline import Pipeline
+from tokenprune.pipeline import LEFT_OUT, Pipeline
+
+AnyPipeline: TypeAlias = Pipeline | Operator | Schedule | Sequence[Operator | Schedule] | str
+"""What stands for a pipeline: itself, one operator, operators in a sequence, or a preset's name."""
 
 LAYER = 0.36  # layer 10 of the 28 of Qwen2.5-VL-7B, PruneVid's choice, as a fraction that fits other depths
 
@@ -43,12 +51,43 @@ def presets() -> tuple[str, ...]:
     return tuple(_PRESETS)
 
 
-def preset(name: str) -> Pipeline:
+def preset(name: str, *, mass: str | object | None = LEFT_OUT) -> Pipeline:
     """The pipeline of this name.
 
+    >>> tp.preset("default", mass="sizes").mass
+    'sizes'
+
+    Args:
+        name: one of :func:`presets`.
+        mass: as in :class:`Pipeline`, in place of the preset's own.
+
     Raises:
-        InvalidValueError: there is no such preset; the message lists them.
+        InvalidValueError: there is no such preset, the message lists them; or ``mass`` is not allowed.
     """
-    if name not in _PRESETS:
-        raise InvalidValueError(f"preset must be one of {', '.join(_PRESETS)}, got {name!r}")
-    return _PRESETS[name]
+    if not isinstance(name, str) or name not in _PRESETS:
+        raise InvalidValueError(not_one_of("preset", _PRESETS, name))
+    found = _PRESETS[name]
+    return found if mass is LEFT_OUT else Pipeline(found.operators, mass=mass)  # type: ignore[arg-type]
+
+
+def as_pipeline(given: AnyPipeline) -> Pipeline:
+    """A pipeline of what stands for one.
+
+    Args:
+        given: a pipeline, a preset's name, one operator, or a sequence of operators.
+
+    Raises:
+        InvalidValueError: anything else, or operators that make no pipeline.
+    """
+    if isinstance(given, Pipeline):
+        return given
+    if isinstance(given, str):
+        return preset(given)
+    if isinstance(given, (Operator, Schedule)) and not isinstance(given, type):
+        return Pipeline([given])
+    if isinstance(given, Sequence) and not isinstance(given, (bytes, bytearray)):
+        return Pipeline(given)
+    raise InvalidValueError(
+        "pipeline must be a Pipeline, an operator, a sequence of operators or a preset's name "
+        f"({', '.join(_PRESETS)}), got {shown(given)}"
+    )

@@ -12,6 +12,7 @@ from torch import Tensor
 from tokenprune.budget import Budget
 from tokenprune.errors import InvalidValueError, PlanError
 from tokenprune.layers import check_layer, resolve_layer
+from tokenprune.messages import shown
 from tokenprune.plan import TokenPlan
 from tokenprune.signals import OF_THE_QUESTION, check_needs
 from tokenprune.tokens import VisualTokens
@@ -199,7 +200,7 @@ def site_of(operator: object) -> str:
     """Where an operator acts; raises :class:`InvalidValueError` for no site of :data:`SITES`."""
     site = getattr(operator, "site", BEFORE_LLM)
     if site not in SITES:
-        raise InvalidValueError(f"{type(operator).__name__}.site must be one of {', '.join(SITES)}, got {site!r}")
+        raise InvalidValueError(f"{type(operator).__name__}.site must be one of {', '.join(SITES)}, got {shown(site)}")
     return site
 
 
@@ -231,7 +232,7 @@ def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
     """
     allowed = f"a non-empty tuple of {' and/or '.join(map(repr, MODALITIES))}, each once"
     if isinstance(modalities, str) or not isinstance(modalities, Sequence):
-        raise InvalidValueError(f"modalities must be {allowed}, for example ('video',), got {modalities!r}")
+        raise InvalidValueError(f"modalities must be {allowed}, for example ('video',), got {shown(modalities)}")
     if not modalities or any(m not in MODALITIES for m in modalities) or len(set(modalities)) < len(modalities):
-        raise InvalidValueError(f"modalities must be {allowed}, got {tuple(modalities)!r}")
+        raise InvalidValueError(f"modalities must be {allowed}, got {shown(tuple(modalities))}")
     return tuple(modalities)

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An ordered tuple of operators, checked when built, that can be written to and read from JSON."""
+"""An ordered tuple of operators, checked when built."""
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
-import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from tokenprune.errors import InvalidValueError, PipelineFileError, TokenPruneError
 from tokenprune.files import write_text
+from tokenprune.messages import shown
 from tokenprune.operator import (
     AFTER_LAYER,
     AFTER_PREFILL,
@@ -27,10 +27,15 @@ from tokenprune.operator import (
     needs_of,
     site_of,
 )
+from tokenprune.operator_json import build, describe
+from tokenprune.strict_json import read_json
 
 FORMAT = "tokenprune.pipeline"
 VERSION = 2
 MASSES = ("sizes", None)
+MOST_OPERATORS = 64
+MOST_BYTES = 2**20
+"""Of a file; the largest pipeline takes a few thousand."""
 
 
 class _LeftOut:
@@ -49,13 +54,14 @@ class Pipeline:
     (2, None)
 
     Args:
-        operators: any number of operators and schedules; none at all is the plain model.
+        operators: up to 64 operators and schedules; none at all is the plain model.
         mass: ``"sizes"``: in attention each kept token counts for as many tokens as it stands for, merged into it or
             dropped and given to it; None: for one. Left out: what an operator's class says, else None.
 
     Raises:
-        InvalidValueError: something is no operator, operators do not follow the order of a prefill, one that needs the
-            full grid is not the first, two stand at layers that do not increase, or ``mass`` is not allowed.
+        InvalidValueError: they are too many, something is no operator, operators do not follow the order of a prefill,
+            one that needs the full grid is not the first, two stand at layers that do not increase, or ``mass`` is not
+            allowed.
     """
 
     operators: tuple[Operator | Schedule, ...]
@@ -64,10 +70,15 @@ class Pipeline:
     def __init__(
         self, operators: Iterable[Operator | Schedule] = (), *, mass: str | _LeftOut | None = LEFT_OUT
     ) -> None:
-        object.__setattr__(self, "operators", tuple(operators))
+        if isinstance(operators, type) or not isinstance(operators, Iterable):
+            raise InvalidValueError(f"operators must be a sequence of operators, got {shown(operators)}")
+        given = tuple(itertools.islice(operators, MOST_OPERATORS + 1))  # an iterator might never end
+        if len(given) > MOST_OPERATORS:
+            raise InvalidValueError(f"a pipeline must have at most {MOST_OPERATORS} operators, but more are given")
+        object.__setattr__(self, "operators", given)
         object.__setattr__(self, "mass", self._wish() if isinstance(mass, _LeftOut) else mass)
         if self.mass not in MASSES:
-            raise InvalidValueError(f'mass must be "sizes" or None, got {self.mass!r}')
+            raise InvalidValueError(f'mass must be "sizes" or None, got {shown(self.mass)}')
         for place, operator in enumerate(self.operators):
             _check_operator(place, operator)
         _check_order([o for o in self.operators if not isinstance(o, Schedule)])
@@ -124,7 +135,7 @@ class Pipeline:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready description: format, version, mass and each operator's name and parameters."""
-        described = [_describe(operator) for operator in self.operators]
+        described = [describe(operator) for operator in self.operators]
         return {"format": FORMAT, "version": VERSION, "mass": self.mass, "operators": described}
 
     @classmethod
@@ -138,13 +149,16 @@ class Pipeline:
             raise PipelineFileError(f'a pipeline must be an object with "format": "{FORMAT}"')
         version = data.get("version")
         if type(version) is not int or not 1 <= version <= VERSION:  # True and 1.0 equal 1
-            raise PipelineFileError(f"pipeline version must be 1 or {VERSION}, got {version!r}")
+            raise PipelineFileError(f"pipeline version must be 1 or {VERSION}, got {shown(version)}")
         operators = data.get("operators")
-        unknown = sorted(set(data) - {"format", "version", "operators", *(["mass"] if version > 1 else [])})
+        known = ("format", "version", "operators", *(["mass"] if version > 1 else []))
+        unknown = [key for key in data if key not in known]
         if not isinstance(operators, list) or unknown:
-            raise PipelineFileError(f'a pipeline needs a list "operators" and nothing else, got extra {unknown}')
+            raise PipelineFileError(f'a pipeline needs a list "operators" and nothing else, got extra {shown(unknown)}')
+        if len(operators) > MOST_OPERATORS:
+            raise PipelineFileError(f"a pipeline must have at most {MOST_OPERATORS} operators, got {len(operators)}")
         try:
-            return cls((_build(description) for description in operators), mass=data.get("mass"))
+            return cls([build(description) for description in operators], mass=data.get("mass"))
         except PipelineFileError:
             raise
         except (TokenPruneError, TypeError) as error:
@@ -156,13 +170,19 @@ class Pipeline:
         Raises:
             InvalidValueError: an operator has a parameter that JSON cannot hold; nothing is written.
         """
+        _check_path(path)
         write_text(path, json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: str | Path) -> Pipeline:
-        """Read a pipeline written by :meth:`save`; raises :class:`PipelineFileError` naming the file."""
+        """Read a pipeline written by :meth:`save`, of at most 1 MiB.
+
+        Raises:
+            PipelineFileError: the file cannot be read as a pipeline; the message names it.
+        """
+        _check_path(path)
         try:
-            data = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+            data = read_json(path, MOST_BYTES)
         except (OSError, ValueError) as error:
             raise PipelineFileError(f"cannot read pipeline file {path}: {error}") from error
         try:
@@ -205,56 +225,10 @@ def _check_layers(layers: Sequence[int | float]) -> None:
         for earlier, later in itertools.pairwise(layer for layer in layers if isinstance(layer, kind)):
             if earlier >= later:
                 raise InvalidValueError(
-                    f"operators inside the LLM must stand at strictly increasing layers, got {list(layers)}"
+                    f"operators inside the LLM must stand at strictly increasing layers, got {shown(list(layers))}"
                 )
 
 
-def _describe(operator: object) -> dict[str, Any]:
-    name = type(operator).__name__
-    if not dataclasses.is_dataclass(operator):
-        raise InvalidValueError(f"{name} is not a dataclass, so it cannot be written as JSON")
-    described: dict[str, Any] = {"operator": name}
-    for field in dataclasses.fields(operator):
-        described[field.name] = _plain(f"{name}.{field.name}", getattr(operator, field.name))
-    return described
-
-
-def _plain(where: str, value: object) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _describe(value)
-    if isinstance(value, (tuple, list)):
-        return [_plain(where, item) for item in value]
-    if value is None or isinstance(value, (bool, int, str)) or (isinstance(value, float) and math.isfinite(value)):
-        return value
-    raise InvalidValueError(f"{where} cannot be written as JSON, got {value!r}")
-
-
-def _build(description: object) -> Any:
-    from tokenprune.plugins import operator_class
-
-    if not isinstance(description, Mapping) or not isinstance(description.get("operator"), str):
-        raise PipelineFileError(f'each operator must be an object with a name under "operator", got {description!r}')
-    name = description["operator"]
-    operator = operator_class(name)
-    allowed = [field.name for field in dataclasses.fields(operator)]
-    arguments: dict[str, Any] = {}
-    for key, value in description.items():
-        if key == "operator":
-            continue
-        if key not in allowed:
-            raise PipelineFileError(f"{name} has no parameter {key!r}; it has {', '.join(allowed)}")
-        arguments[key] = _revive(value)
-    try:
-        return operator(**arguments)
-    except (TokenPruneError, TypeError, ValueError) as error:
-        raise PipelineFileError(f"{name}: {error}") from error
-
-
-def _revive(value: object) -> Any:
-    if isinstance(value, Mapping):
-        return _build(value)
-    return tuple(_revive(item) for item in value) if isinstance(value, list) else value
-
-
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(f"{text} is no JSON number")
+def _check_path(path: object) -> None:
+    if not isinstance(path, (str, os.PathLike)):
+        raise InvalidValueError(f"path must be a path, got {shown(path)}")

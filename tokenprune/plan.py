@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from tokenprune.batching import pieces
-from tokenprune.device import places_where
+from tokenprune.device import places_where, where_fp64_is
 from tokenprune.errors import PlanError
+from tokenprune.messages import shown
 
 T = TypeVar("T", covariant=True)
 
@@ -208,7 +209,9 @@ class TokenPlan:
         laws = self._laws()
         if laws and not bool(torch.stack(list(laws.values())).all()):
             broken = next(law for law, holds in laws.items() if not bool(holds))
-            raise PlanError(f"{broken}; got anchors {self.anchors.tolist()}, assign {self.assign.tolist()}")
+            raise PlanError(
+                f"{broken}; got anchors {shown(self.anchors.tolist())}, assign {shown(self.assign.tolist())}"
+            )
         return self
 
     def _laws(self) -> dict[str, Tensor]:
@@ -226,12 +229,15 @@ class TokenPlan:
         if not self.merges:
             laws["only anchors are assigned where merges is False"] = (assign >= 0).sum() == self.kept
         if self.weights is not None:
-            weights = self.weights.double()
-            laws["weights must be finite and not negative"] = (torch.isfinite(weights) & (weights >= 0)).all()
+            weights = where_fp64_is(self.weights).double()
+            allowed = (torch.isfinite(weights) & (weights >= 0)).all()
+            laws["weights must be finite and not negative"] = allowed.to(device)
             # Places out of range, which another law names, must not be looked up.
-            place = torch.where((assign >= 0) & (assign < self.kept), assign, self.kept)
-            mass = torch.zeros(self.kept + 1, dtype=torch.float64, device=device).index_add_(0, place, weights)
-            laws["the weights of the tokens merged into an anchor must not sum to zero"] = (mass[:-1] > 0).all()
+            place = where_fp64_is(torch.where((assign >= 0) & (assign < self.kept), assign, self.kept))
+            mass = torch.zeros(self.kept + 1, dtype=torch.float64, device=place.device).index_add_(0, place, weights)
+            laws["the weights of the tokens merged into an anchor must not sum to zero"] = (
+                (mass[:-1] > 0).all().to(device)
+            )
         if self.mixing is not None and len(self.mixing.rows):
             (first, last), (low, high) = torch.aminmax(self.mixing.rows), torch.aminmax(self.mixing.columns)
             inside = (first >= 0) & (last < self.kept) & (low >= 0) & (high < self.total)
@@ -281,7 +287,7 @@ class TokenPlan:
         if not self.merges:
             return x.index_select(0, self.anchors)
         groups = self._groups()
-        return _sum_groups(x[groups.members], groups.starts)[: self.kept].to(x.dtype)
+        return _sum_groups(x[groups.members], groups.starts)[: self.kept].to(x.dtype).to(x.device)
 
     def apply(self, tokens: Planned[T]) -> T:
         """Apply the plan to visual tokens: features are mixed, sizes summed, places picked."""
@@ -353,6 +359,14 @@ class TokenPlan:
         mixed = torch.nn.functional.embedding_bag(members, x, edges[:-1], mode="sum", per_sample_weights=weights)
         return torch.where((edges.diff() > 0)[:, None], mixed, x.index_select(0, self.anchors))
 
+    def to(self, device: torch.device) -> TokenPlan:
+        """The same plan with its tensors on ``device``."""
+        weights = None if self.weights is None else self.weights.to(device)
+        blocks = None if self.blocks is None else self.blocks.to(device)
+        return replace(
+            self, anchors=self.anchors.to(device), assign=self.assign.to(device), weights=weights, blocks=blocks
+        )
+
     def _groups(self) -> _Groups:
         place = torch.where(self.assign >= 0, self.assign, self.kept)
         place, members = torch.sort(place, stable=True)
@@ -363,8 +377,9 @@ class TokenPlan:
         """``(N,)`` weight of each member as a fraction of its group's."""
         if self.weights is None:
             return groups.counts.to(dtype).reciprocal()[groups.place]
-        weights = self.weights[groups.members].double()
-        return (weights / _sum_groups(weights, groups.starts)[groups.place]).to(dtype)
+        weights = where_fp64_is(self.weights[groups.members]).double()
+        starts, place = where_fp64_is(groups.starts), where_fp64_is(groups.place)
+        return (weights / _sum_groups(weights, starts)[place]).to(dtype).to(self.weights.device)
 
     def _check_rows(self, x: Tensor, dim: int) -> None:
         if x.shape[dim] != self.total:
@@ -385,6 +400,7 @@ def _first(one: Tensor | None, other: Tensor | None) -> Tensor | None:
 def _sum_groups(values: Tensor, starts: Tensor) -> Tensor:
     """Sum of each run of ``values`` ``(N,)``, without atomics, so always the same bits; floats in fp64."""
     if values.is_floating_point():
+        values, starts = where_fp64_is(values), where_fp64_is(starts)
         rows = torch.arange(len(values), device=values.device)
         return torch.nn.functional.embedding_bag(rows, values.double().unsqueeze(1), starts, mode="sum").squeeze(1)
     running = torch.nn.functional.pad(values.cumsum(0), (1, 0))

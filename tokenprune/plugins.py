@@ -18,6 +18,7 @@ from tokenprune.bound import BoundAdapter
 from tokenprune.distribution import DISTRIBUTION, installed_version
 from tokenprune.errors import AmbiguousAdapterError, NoAdapterError, PipelineFileError, TokenPruneWarning
 from tokenprune.loading import Plugin, PluginInfo, describe, load_plugin
+from tokenprune.messages import meant, shown
 
 GROUP = "tokenprune"
 ONLY_THESE = "TOKENPRUNE_PLUGINS"
@@ -70,7 +71,7 @@ class PluginRegistry:
         known = {operator: cls for plugin in self.plugins for operator, cls in plugin.operators.items()}
         if name in known:
             return known[name]
-        message = f"unknown operator {name!r}; known are {', '.join(sorted(known))}"
+        message = f"unknown operator {shown(name)}; known are {', '.join(sorted(known))}{meant(name, known)}"
         raise PipelineFileError("; ".join([message, *self._unusable()]))
 
     def find_adapter(self, model: nn.Module) -> BoundAdapter:
@@ -97,7 +98,7 @@ class PluginRegistry:
                 case Declined(reason=reason):
                     declining.append(f"{plugin.info.name}: {reason}")
                 case _:
-                    declining.append(f"{plugin.info.name}: its tokenprune_adapter returned {answer!r}")
+                    declining.append(f"{plugin.info.name}: its tokenprune_adapter returned {shown(answer)}")
         if not accepting:
             reasons = [*declining, *self._unusable()] or ["none is installed"]
             raise NoAdapterError(f"no adapter accepts {type(model).__name__}: {'; '.join(reasons)}") from cause

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,8 +12,24 @@ import numpy as np
 import numpy.typing as npt
 from torch import nn
 
+from tokenprune.errors import VideoError
 from tokenprune.pipeline import Pipeline
 from tokenprune.trace import SpanTrace
+
+
+def video_place(video: str | Path, hint: str = "") -> Path:
+    """Where a video lies on this machine; raises :class:`VideoError` for an address, or where nothing is.
+
+    Args:
+        video: its path.
+        hint: added to the message where nothing is.
+    """
+    place = Path(video)
+    if place.exists():
+        return place
+    if str(video).lower().startswith(("http:/", "https:/")):  # a Path has lost the second slash
+        raise VideoError(f"videos are not fetched from the network: download it first and give its path, not {video}")
+    raise VideoError(f"no such video file: {video}{hint}")
 
 
 class ReportLike(Protocol):
@@ -36,6 +52,7 @@ class ClipQuestion:
         frames: frames to sample, evenly spread.
         fps: or frames a second; where neither is given the adapter's own default.
         max_pixels: largest frame after resizing, in pixels; None is what the model's processor says.
+        progress: called with (frames read, frames to read) while the video is read.
     """
 
     video: str
@@ -44,6 +61,7 @@ class ClipQuestion:
     frames: int | None = None
     fps: float | None = None
     max_pixels: int | None = None
+    progress: Callable[[int, int], None] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +87,12 @@ class Answer:
     peak_memory_bytes: int | None
 
 
+class DamageLike(Protocol):
+    """What of a video file could not be read; as a text one plain line."""
+
+    def to_dict(self) -> Mapping[str, Any]: ...
+
+
 class PreparedQuestion(Protocol):
     """A question with its frames decoded and resized, ready to be answered any number of times."""
 
@@ -80,6 +104,11 @@ class PreparedQuestion(Protocol):
     @property
     def sampled_fps(self) -> float:
         """How many of them make a second of the video."""
+        ...
+
+    @property
+    def damage(self) -> DamageLike | None:
+        """What of the file was lost; None where nothing was."""
         ...
 
 
@@ -127,4 +156,8 @@ class VideoRunner(Protocol):
 
     def demo(self) -> Path:
         """A short clip that ships with the adapter."""
+        ...
+
+    def unknown_words(self, question: str) -> Sequence[str]:
+        """Words of a question that the model it loads for None was not taught to answer; empty where it takes any."""
         ...

@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 from tokenprune.plan import TokenPlan
 
 SUM, MERGE, STAYS, NEVER = "sum", "merge", "stays", "never"
@@ -34,7 +35,7 @@ def check_needs(name: str, needs: object) -> tuple[str, ...]:
         InvalidValueError: no tuple, or a name that no signal has.
     """
     if not isinstance(needs, tuple) or any(need not in RULES for need in needs):
-        raise InvalidValueError(f"{name}.needs must be a tuple of signals among {', '.join(RULES)}, got {needs!r}")
+        raise InvalidValueError(f"{name}.needs must be a tuple of signals among {', '.join(RULES)}, got {shown(needs)}")
     return needs
 
 
@@ -42,7 +43,7 @@ def check_signals(signals: Mapping[str, Any], count: int) -> None:
     """Raise :class:`InvalidValueError` for an unknown signal, or one that does not have ``count`` rows."""
     for name, value in signals.items():
         if name not in RULES:
-            raise InvalidValueError(f"{name!r} is no signal; there are {', '.join(RULES)}")
+            raise InvalidValueError(f"{shown(name)} is no signal; there are {', '.join(RULES)}")
         if RULES[name] in (SUM, MERGE):
             wanted = 2 if name == "encoder_keys" else 1
             if not isinstance(value, Tensor) or value.ndim != wanted or len(value) != count:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 from tokenprune.plan import TokenPlan
 from tokenprune.signals import carry_signals, check_signals
 
@@ -73,10 +74,10 @@ class VisualTokens:
                 f"{tuple(self.features.shape)}"
             )
         if len(self.grid) != 3 or any(isinstance(g, bool) or not isinstance(g, int) or g < 1 for g in self.grid):
-            raise InvalidValueError(f"grid must be three integers (T, H, W) of at least 1, got {self.grid!r}")
+            raise InvalidValueError(f"grid must be three integers (T, H, W) of at least 1, got {shown(self.grid)}")
         if self.membership is None and len(self.features) != self.volume:
             raise InvalidValueError(
-                f"features hold {len(self.features)} tokens, but the grid {self.grid} has {self.volume}"
+                f"features hold {len(self.features)} tokens, but the grid {shown(self.grid)} has {self.volume}"
             )
         device = self.features.device
         defaults = {

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from tokenprune.errors import InvalidValueError, VideoError
-from tokenprune_qwen25vl.video import VideoClip
+from tokenprune.hf.frontend.video import ProcessorFit, VideoClip, video_metadata
+from tokenprune.messages import shown
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor
@@ -90,7 +91,7 @@ def model_inputs(
     if clips:
         options = {
             "videos": [clip.frames for clip in clips],
-            "video_metadata": [_metadata(clip) for clip in clips],
+            "video_metadata": [video_metadata(clip) for clip in clips],
             "do_sample_frames": False,
             **_pixel_options(processor.video_processor, max_pixels),
         }
@@ -107,18 +108,14 @@ def _text(text: str) -> dict[str, str]:
     return {"type": "text", "text": text}
 
 
-def _metadata(clip: VideoClip) -> Any:
-    from transformers.video_utils import VideoMetadata
+def reading_fit(processor: Qwen2_5_VLProcessor, max_pixels: int | None = None) -> ProcessorFit:
+    """What :func:`tokenprune_qwen25vl.video.load_clip` takes to hold frames no larger than the model will see them.
 
-    height, width = clip.frames.shape[1:3]
-    return VideoMetadata(
-        total_num_frames=clip.total_frames,
-        fps=clip.fps,
-        width=width,
-        height=height,
-        duration=clip.total_frames / clip.fps,
-        frames_indices=list(clip.indices),
-    )
+    Args:
+        processor: the checkpoint's own.
+        max_pixels: as :func:`model_inputs` will be given it.
+    """
+    return ProcessorFit(processor.video_processor, _pixel_options(processor.video_processor, max_pixels))
 
 
 def _pixel_options(video_processor: Any, max_pixels: int | None) -> dict[str, Any]:
@@ -129,7 +126,7 @@ def _pixel_options(video_processor: Any, max_pixels: int | None) -> dict[str, An
         token = (video_processor.patch_size * video_processor.merge_size) ** 2
         if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < token:
             raise InvalidValueError(
-                f"max_pixels must be a whole number of at least {token}, one visual token, got {max_pixels!r}"
+                f"max_pixels must be a whole number of at least {token}, one visual token, got {shown(max_pixels)}"
             )
         lower = min(int(video_processor.size["shortest_edge"]), int(max_pixels / _SHARE_FLOOR))
         options["size"] = {"shortest_edge": lower, "longest_edge": max_pixels}

@@ -15,7 +15,7 @@ from tokenprune import AttnPrune, Pipeline, STMerge, attach
 from tokenprune.choices import ask_for_letter, named_option
 from tokenprune.errors import InvalidValueError
 from tokenprune.runtime.report import Report
-from tokenprune_qwen25vl.chat import Conversation, model_inputs
+from tokenprune_qwen25vl.chat import Conversation, model_inputs, reading_fit
 from tokenprune_qwen25vl.features import encode, encoded_before, few_pixels
 from tokenprune_qwen25vl.loading import load
 from tokenprune_qwen25vl.outputs import Comparison, PruneVidOutput
@@ -214,7 +214,7 @@ class Qwen25VLPruneVid:
         system: str | None = None,
     ) -> Comparison:
         """Answer greedily with everything off, then pruned, both after a warm-up and with the vision tower running."""
-        clip = load_clip(video_path, frames=frames, fps=fps)
+        clip = load_clip(video_path, frames=frames, fps=fps, fit=reading_fit(self.processor, max_pixels))
         inputs = model_inputs(self.processor, [Conversation(question, (clip,), system)], max_pixels)
         check_new_tokens(max_new_tokens)
         answer(self.model, self.processor, inputs, None, 1)
@@ -231,7 +231,7 @@ class Qwen25VLPruneVid:
         changed = place.stat().st_mtime_ns if place.exists() else 0
         look = _Look(str(place.absolute()), changed, frames, fps, max_pixels)
         if self._seen is None or self._seen[0] != look:
-            clip = load_clip(place, frames=frames, fps=fps)
+            clip = load_clip(place, frames=frames, fps=fps, fit=reading_fit(self.processor, max_pixels))
             inputs = model_inputs(self.processor, [Conversation("?", (clip,))], max_pixels)
             self._seen = (look, clip, encode(self.model, inputs))
         return self._seen[1], self._seen[2]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import InvalidValueError, ModelLoadError, NoAdapterError
+from tokenprune.messages import meant, shown
 from tokenprune_qwen25vl.checkpoint import shipped_checkpoint
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 MODEL_TYPE = "qwen2_5_vl"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+KNOWN = tuple(f"Qwen/Qwen2.5-VL-{size}B-Instruct" for size in (3, 7, 32, 72))
+"""Ids that are guessed at."""
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -93,15 +97,24 @@ def why_not(source: str) -> str | None:
         if not (path / "config.json").is_file():
             raise ModelLoadError(f"{source} is no checkpoint: it holds no config.json")
     elif not _HUB_ID.fullmatch(source):
-        raise ModelLoadError(f"no such checkpoint: {source} is neither a directory nor an owner/name id")
+        raise ModelLoadError(f"no such checkpoint: {source} is neither a directory nor an owner/name id{_near(path)}")
     import transformers
 
     try:
         config, _ = transformers.PretrainedConfig.get_config_dict(source)
     except Exception as error:  # OSError, connection errors, broken JSON: all mean the same here
-        raise ModelLoadError(f"cannot read the configuration of {source}: {first_line(error)}") from error
+        guess = "" if path.is_dir() else meant(source, KNOWN)
+        raise ModelLoadError(f"cannot read the configuration of {source}: {first_line(error)}{guess}") from error
     kind = config.get("model_type")
-    return None if kind == MODEL_TYPE else f"takes {MODEL_TYPE} models, this one is {kind!r}"
+    return None if kind == MODEL_TYPE else f"takes {MODEL_TYPE} models, this one is {shown(kind)}"
+
+
+def _near(path: Path) -> str:
+    """A guess at which of the directories beside it was meant."""
+    try:
+        return meant(path.name, [other.name for other in path.parent.iterdir() if other.is_dir()])
+    except OSError:
+        return ""
 
 
 def device_named(device: str | None) -> torch.device:
@@ -113,9 +126,9 @@ def device_named(device: str | None) -> torch.device:
     try:
         target = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise InvalidValueError(f"device must be cpu, cuda, cuda:1, mps, ..., got {device!r}") from error
+        raise InvalidValueError(f"device must be cpu, cuda, cuda:1, mps, ..., got {shown(device)}") from error
     if target.type == "cuda" and (target.index or 0) >= torch.cuda.device_count():
-        raise InvalidValueError(f"device {device!r} is not there: torch sees {torch.cuda.device_count()} GPUs")
+        raise InvalidValueError(f"device {shown(device)} is not there: torch sees {torch.cuda.device_count()} GPUs")
     return target
 
 
@@ -130,7 +143,7 @@ def dtype_named(dtype: str | torch.dtype | None, device: torch.device) -> str | 
     if dtype is None:
         return torch.float32 if device.type == "cpu" else "auto"
     if dtype not in DTYPES:
-        raise InvalidValueError(f"dtype must be one of {', '.join(DTYPES)}, got {dtype!r}")
+        raise InvalidValueError(f"dtype must be one of {', '.join(DTYPES)}, got {shown(dtype)}")
     return dtype if dtype == "auto" else getattr(torch, dtype)
 
 

@@ -32,7 +32,7 @@ def find_parts(model: nn.Module) -> Parts | str:
     prompt = only_module(model, Qwen2_5_VLModel)
     text = only_module(model, Qwen2_5_VLTextModel)
     if head is None or prompt is None or text is None:
-        return f"{type(model).__name__} does not hold exactly one Qwen2_5_VLForConditionalGeneration"
+        return _why_not(model)
     if "sliding_attention" in (text.config.layer_types or ()):
         return "the decoder has sliding-window layers, whose cache cannot be cut"
     return Parts(head, prompt, text)
@@ -46,3 +46,16 @@ def require_parts(model: nn.Module) -> Parts:
     if head is None or prompt is None or text is None:
         raise UnsupportedModeError(f"{type(model).__name__} is no Qwen2.5-VL that the adapter accepts")
     return Parts(head, prompt, text)
+
+
+def _why_not(model: nn.Module) -> str:
+    name = type(model).__name__
+    heads = sum(isinstance(module, Qwen2_5_VLForConditionalGeneration) for module in model.modules())
+    if heads:
+        return f"{name} holds {heads} Qwen2.5-VL models with language head, or more decoders than heads; attach to one"
+    if any(isinstance(module, Qwen2_5_VLModel) for module in model.modules()):
+        return (
+            f"{name} has no language head, as AutoModel loads it; load the checkpoint with AutoModelForImageTextToText "
+            "or Qwen2_5_VLForConditionalGeneration"
+        )
+    return f"{name} is no Qwen2.5-VL: it holds no Qwen2_5_VLForConditionalGeneration"

@@ -16,15 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 from tokenprune.pipeline import Pipeline
 from tokenprune.runner import Answer, ClipQuestion, PreparedQuestion
 from tokenprune_qwen25vl.assets import demo_clip
-from tokenprune_qwen25vl.chat import Conversation, model_inputs
+from tokenprune_qwen25vl.chat import Conversation, model_inputs, reading_fit
 from tokenprune_qwen25vl.features import encode, encoded_before, few_pixels
 from tokenprune_qwen25vl.loading import load, why_not
 from tokenprune_qwen25vl.parts import require_parts
 from tokenprune_qwen25vl.pictures import pictures_of
-from tokenprune_qwen25vl.video import load_clip
+from tokenprune_qwen25vl.video import Damage, load_clip
+from tokenprune_qwen25vl.world.words import unknown_words
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
@@ -97,7 +99,7 @@ def answer(
 def check_new_tokens(count: int) -> None:
     """Raise :class:`InvalidValueError` unless an answer may have so many tokens."""
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise InvalidValueError(f"max_new_tokens must be a whole number of at least 1, got {count!r}")
+        raise InvalidValueError(f"max_new_tokens must be a whole number of at least 1, got {shown(count)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +109,7 @@ class Prepared:
     inputs: Mapping[str, Tensor]
     frames: int
     sampled_fps: float
+    damage: Damage | None = None
     features: Tensor | None = None
 
 
@@ -119,10 +122,11 @@ class QwenModel:
 
     def prepare(self, question: ClipQuestion) -> Prepared:
         """Decode, sample and resize the video, and put the question after it."""
-        clip = load_clip(question.video, frames=question.frames, fps=question.fps)
+        fit = reading_fit(self.processor, question.max_pixels)
+        clip = load_clip(question.video, frames=question.frames, fps=question.fps, fit=fit, progress=question.progress)
         conversation = Conversation(question.question, (clip,), question.system)
         inputs = model_inputs(self.processor, [conversation], question.max_pixels)
-        return Prepared(inputs, len(clip.frames), len(clip.frames) / clip.total_frames * clip.fps)
+        return Prepared(inputs, len(clip.frames), len(clip.frames) / clip.duration, damage=clip.damage)
 
     def pictures(self, prepared: PreparedQuestion) -> npt.NDArray[np.uint8]:
         """The frames in the size the model is shown them."""
@@ -165,6 +169,10 @@ class QwenRunner:
     def demo(self) -> Path:
         """The clip in the package."""
         return demo_clip()
+
+    def unknown_words(self, question: str) -> tuple[str, ...]:
+        """Words that no question of the shipped model's world has."""
+        return unknown_words(question)
 
 
 @dataclass(eq=False)

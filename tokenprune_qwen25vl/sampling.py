@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,13 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.temperature is not None and not (_is_number(self.temperature) and 0 < self.temperature < math.inf):
-            raise InvalidValueError(f"temperature must be a number above 0, got {self.temperature!r}")
+            raise InvalidValueError(f"temperature must be a number above 0, got {shown(self.temperature)}")
         if self.top_p is not None and not (_is_number(self.top_p) and 0 < self.top_p <= 1):
-            raise InvalidValueError(f"top_p must lie in (0, 1], got {self.top_p!r}")
+            raise InvalidValueError(f"top_p must lie in (0, 1], got {shown(self.top_p)}")
         if self.top_k is not None and (
             isinstance(self.top_k, bool) or not isinstance(self.top_k, int) or self.top_k < 1
         ):
-            raise InvalidValueError(f"top_k must be a whole number of at least 1, got {self.top_k!r}")
+            raise InvalidValueError(f"top_k must be a whole number of at least 1, got {shown(self.top_k)}")
 
     def options(self) -> dict[str, Any]:
         """Arguments of ``generate``; those a checkpoint brings along are overruled."""

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import tokenprune as tp
 from tokenprune.cli.app import app
 from tokenprune.cli.eval import find_benchmark
+from tokenprune_qwen25vl.benchmark import world
 
 Run = Callable[..., Any]
 
@@ -116,6 +117,93 @@ def test_a_failed_job_as_json_leaves_no_file(run: Run, tmp_path: Path) -> None:
     assert done.exit_code == 1
     assert json.loads(done.stdout)["error"]["type"] == "ModelLoadError"
     assert not out.exists()
+
+
+def without_seconds(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {name: without_seconds(value) for name, value in data.items() if not name.endswith("seconds")}
+    return [without_seconds(each) for each in data] if isinstance(data, list) else data
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Clips that were looked at; after ``limit`` of them comes an interrupt, where there is one."""
+    seen: list[int] = []
+    look = world._Run.see
+
+    def counting(self: Any, clip: Any) -> Any:
+        seen.append(clip.scene.seed)
+        return look(self, clip)
+
+    monkeypatch.setattr(world._Run, "see", counting)
+    return seen
+
+
+@pytest.fixture
+def interrupted_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    ask = world._Run.ask
+
+    def after(clips: int) -> None:
+        left = [clips]
+
+        def asking(self: Any, clip: Any, look: Any) -> Any:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            return ask(self, clip, look)
+
+        monkeypatch.setattr(world._Run, "ask", asking)
+
+    return after
+
+
+def test_interrupted_and_resumed(
+    run: Run, tmp_path: Path, looks: list[int], interrupted_after: Callable[[int], None]
+) -> None:
+    out, whole = tmp_path / "world.json", tmp_path / "whole.json"
+    assert run("--out", str(whole), "--blind", questions=30).exit_code == 0
+    clips = list(looks)
+    assert len(clips) > 2
+
+    interrupted_after(2)
+    for _ in range(2):  # the second run goes on, and is interrupted once more
+        done = run("--out", str(out), "--blind", questions=30)
+        assert done.exit_code == 130
+        assert done.stderr.splitlines()[-1] == "tokenprune: interrupted"
+        assert not out.exists()
+    partial = json.loads((tmp_path / "world.partial.json").read_text())
+    assert [entry["clip"] for entry in partial["entries"]] == clips[:2]
+
+    failed(run("--out", str(out), questions=30), 1, "blind was true, now it is false")
+    failed(run("--out", str(out), "--blind", questions=31), 1, "questions was 30, now it is 31")
+    failed(run("--out", str(out), "--blind", "--attn", "eager", questions=30), 1, "attention was")
+    failed(run("--out", str(out), "--blind", "--preset", "aggressive", questions=30), 1, "pipelines was")
+
+    interrupted_after(len(clips))
+    looks.clear()
+    done = run("--out", str(out), "--blind", "--json", questions=30)
+    assert done.exit_code == 0, done.stderr
+    assert looks == [clips[0], *clips[2:]]  # the first tells how long prompts are
+    results = [json.loads(text) for text in (done.stdout, out.read_text(), whole.read_text())]
+    assert results[0] == results[1]
+    for result in results:
+        result.pop("command")
+    assert without_seconds(results[0]) == without_seconds(results[2])
+    assert all(row["seconds"] > 0 for row in results[0]["rows"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["whole.json", "world.json"]
+
+
+def test_a_partial_file_of_something_else_stays(run: Run, tmp_path: Path) -> None:
+    partial = tmp_path / "world.partial.json"
+    for content in (
+        "{",
+        "[]",
+        "[" * 10**5,
+        '{"format": "tokenprune.sweep", "version": 1, "inputs": {}, "entries": []}',
+    ):
+        partial.write_text(content)
+        failed(run("--out", str(tmp_path / "world.json")), 1, "world.partial.json")
+        assert partial.read_text() == content
 
 
 def test_an_unknown_benchmark() -> None:

@@ -49,6 +49,12 @@ def run(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     return invoke
 
 
+def without_frames() -> bytes:
+    """The real clip, cut off before its first frame ends."""
+    data = BUNNY.read_bytes()
+    return data[: data.index(b"mdat") + 100]
+
+
 def result_of(outcome: Any) -> dict[str, Any]:
     assert outcome.exit_code == 0, outcome.output
     return json.loads(outcome.stdout)
@@ -104,7 +110,7 @@ def test_compare_side_by_side(run: Run) -> None:
     outcome = run("--compare")
     assert outcome.exit_code == 0, outcome.output
     header = outcome.stdout.splitlines()[0].split()
-    assert header == ["plain", "pruned"]
+    assert header == ["plain", "pruned", "ratio"]
     assert outcome.stdout.splitlines()[1].startswith("answer")
 
 
@@ -228,7 +234,7 @@ def test_bad_videos(run: Run, tmp_path: Path) -> None:
     empty, text, cut = tmp_path / "empty.mp4", tmp_path / "text.mp4", tmp_path / "cut.mp4"
     empty.touch()
     text.write_text("not a video")
-    cut.write_bytes(BUNNY.read_bytes()[:50_000])
+    cut.write_bytes(without_frames())
     failed(run(video=tmp_path / "none.mp4"), 1, "no such video file")
     failed(run(video=empty), 1, "is empty", str(empty))
     failed(run(video=text), 1, "as a video", str(text))
@@ -275,8 +281,8 @@ def test_bad_models(run: Run, checkpoint: Path, tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
     failed(run(model=cut), 1, "cannot load", str(cut))
 
-    failed(run("--dtype", "int8"), 1, "dtype")
-    failed(run("--device", "abacus"), 1, "device")
+    failed(run("--dtype", "int8"), 2, "dtype")
+    failed(run("--device", "abacus"), 2, "device")
     failed(run("--attn", "telepathy"), 1, "telepathy")
     gpus = torch.cuda.device_count()
     failed(run("--device", f"cuda:{gpus}"), 1, f"torch sees {gpus} GPUs")
@@ -371,8 +377,44 @@ def test_the_real_script_answers(checkpoint: Path) -> None:
 
 def test_the_real_script_fails_on_one_line(checkpoint: Path, tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
-    bad.write_bytes(BUNNY.read_bytes()[:50_000])
+    bad.write_bytes(without_frames())
     done = script("run", str(bad), "What?", "--model", str(checkpoint))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("tokenprune: video file is cut off")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_damaged_video_is_answered_and_what_was_lost_is_said(run: Run, tmp_path: Path) -> None:
+    data = BUNNY.read_bytes()
+    path = tmp_path / "cut.mp4"
+    path.write_bytes(data[: len(data) // 2])
+    outcome = run("--json", "--frames", "4", video=path)
+    damage = result_of(outcome)["damage"]
+    assert damage["cut_off"]
+    assert damage["found"] + damage["missing"] == 66
+    lines = [line for line in outcome.stderr.splitlines() if "cut.mp4" in line]
+    assert len(lines) == 1
+    assert "the file is cut off" in lines[0]
+    assert result_of(run("--json", "--frames", "4"))["damage"] is None
+
+
+def test_an_address_is_refused_with_the_remedy(run: Run) -> None:
+    failed(run(video="https://example.org/video.mp4"), 1, "download it first")
+
+
+def test_a_folder_of_pictures_is_a_video(run: Run, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    for number in range(6):
+        image.new("RGB", (84, 56), (40 * number, 0, 0)).save(tmp_path / f"{number}.png")
+    assert result_of(run("--json", video=tmp_path))["frames"] == 6
+
+
+def test_a_long_read_says_how_long_it_still_takes() -> None:
+    from tokenprune.cli._video import reading
+
+    said: list[str] = []
+    clock = iter([0.0, 0.5, 4.0])
+    told = reading(said.append, lambda: next(clock))
+    told(1, 8)
+    told(2, 8)
+    assert said == ["reading the video: 1 of 8 frames", "reading the video: 2 of 8 frames, 12 s left"]

@@ -231,9 +231,7 @@ def test_what_cannot_be_attached() -> None:
     before = state_of(model)
     with pytest.raises(tp.InvalidValueError, match=f"layer {LAYERS} lies beyond the model's {LAYERS} decoder layers"):
         tp.attach(model, tp.Pipeline([tp.AttnPrune(layer=LAYERS, keep_ratio=0.5)]))
-    with pytest.raises(tp.InvalidValueError, match=r"pipeline must be a tokenprune\.Pipeline"):
-        tp.attach(model, [tp.AttnPrune(keep_ratio=0.5)])  # type: ignore[arg-type]
-    with pytest.raises(tp.NoAdapterError, match="qwen25vl: Linear does not hold exactly one"):
+    with pytest.raises(tp.NoAdapterError, match=r"qwen25vl: Linear is no Qwen2\.5-VL"):
         tp.attach(torch.nn.Linear(2, 2), CUT)
     with pytest.raises(tp.NoAdapterError, match="ModuleList"):
         tp.attach(torch.nn.ModuleList([model, tiny_model(layers=1)]), CUT)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,9 @@ def test_importing_the_package_and_its_plugin_imports_nothing_heavy() -> None:
 def test_every_name_resolves() -> None:
     pytest.importorskip("transformers")
     for name in package.__all__:
-        assert getattr(package, name).__module__.startswith("tokenprune_qwen25vl.")
+        value = getattr(package, name)
+        assert value is getattr(import_module(package._HOME[name]), name)
+        assert value.__module__.startswith(("tokenprune_qwen25vl.", "tokenprune.hf.frontend."))
     assert set(package.__all__) <= set(dir(package))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         package.nothing  # noqa: B018

@@ -490,4 +490,4 @@ def test_without_its_extra_the_kit_says_what_to_install(missing: str) -> None:
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 1
     last = run.stderr.strip().splitlines()[-1]
-    assert last == f'ModuleNotFoundError: tokenprune.testing needs {missing}: pip install "tokenprune-vlm[dev]"'
+    assert last == f'ModuleNotFoundError: tokenprune.testing needs {missing}: pip install "tokenprune-vlm[testing]"'

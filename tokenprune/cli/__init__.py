@@ -15,11 +15,16 @@ def main() -> None:
     """Entry point of the ``tokenprune`` script."""
     conflict = foreign_distribution()
     if conflict is not None:
+        from tokenprune.cli._common import FAILED, print_json
+
+        if "--json" in sys.argv[1:]:
+            print_json({"error": {"type": "ConflictError", "message": conflict}})
         print(f"tokenprune: {conflict}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(FAILED)
     try:
         from tokenprune.cli.app import app
 
         app()
     except KeyboardInterrupt:  # while modules were still being imported
+        print("tokenprune: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from tokenprune.cli._saving import ratio, ratio_text
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -41,38 +43,44 @@ def answer_table(pruned: Mapping[str, Any], plain: Mapping[str, Any] | None = No
     if plain is not None:
         table.add_column("plain", justify="right", overflow="fold")
     table.add_column("pruned", justify="right", overflow="fold")
+    if plain is not None:
+        table.add_column("ratio", justify="right")
 
-    def row(name: str, before: str, after: str) -> None:
-        table.add_row(*([name, before, after] if plain is not None else [name, after]))
+    def row(name: str, before: str, after: str, times: float | None = None) -> None:
+        table.add_row(*([name, before, after, ratio_text(times)] if plain is not None else [name, after]))
 
     if plain is not None:
         row("answer", plain["answer"], pruned["answer"])
-    for name, before, after in _token_rows(pruned["report"]):
-        row(name, before, after)
+    for name, before, after, times in _token_rows(pruned["report"]):
+        row(name, before, after, times)
     for part in ("vision", "prefill", "decode"):
-        before = "" if plain is None else _seconds(plain["seconds"][part])
-        row(f"{part} time", before, _seconds(pruned["seconds"][part]))
+        after = pruned["seconds"][part]
+        before = None if plain is None else plain["seconds"][part]
+        row(f"{part} time", "" if before is None else _seconds(before), _seconds(after), ratio(before, after))
     row("new tokens", "" if plain is None else str(plain["new_tokens"]), str(pruned["new_tokens"]))
     if pruned["peak_memory_bytes"] is not None:
-        before = "" if plain is None else _bytes(plain["peak_memory_bytes"])
-        row("peak memory", before, _bytes(pruned["peak_memory_bytes"]))
+        after = pruned["peak_memory_bytes"]
+        before = None if plain is None else plain["peak_memory_bytes"]
+        row("peak memory", "" if before is None else _bytes(before), _bytes(after), ratio(before, after))
     return table
 
 
-def _token_rows(report: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
-    """(name, plain, pruned) of the one prompt row."""
+def _token_rows(report: Mapping[str, Any] | None) -> list[tuple[str, str, str, float | None]]:
+    """(name, plain, pruned, how many times less) of the one prompt row."""
     if report is None:
         return []
     total = report["visual_tokens"][0]
-    rows = [("visual tokens", str(total), str(total))]
+    rows: list[tuple[str, str, str, float | None]] = [("visual tokens", str(total), str(total), None)]
     for stage in report["stages"]:
         place = "before the LLM" if stage["layer"] is None else f"after layer {stage['layer']}"
-        counts = f"{stage['visual_before'][0]} -> {stage['visual_after'][0]}"
-        rows.append((f"  {stage['operator']} {place}", "", counts))
-    rows.append(("visual tokens seen, mean over layers", "100.0%", f"{report['layer_averaged_retained'][0]:.1%}"))
+        before, after = stage["visual_before"][0], stage["visual_after"][0]
+        rows.append((f"  {stage['operator']} {place}", "", f"{before} -> {after}", ratio(before, after)))
+    seen = report["layer_averaged_retained"][0]
+    rows.append(("visual tokens seen, mean over layers", "100.0%", f"{seen:.1%}", ratio(1, seen)))
     if report["kv_bytes"] is not None:
         whole, cut = _bytes(report["kv_bytes_unpruned"]), _bytes(report["kv_bytes"])
-        rows.append(("KV cache after the prefill", whole, f"{cut} of {whole}"))
+        times = ratio(report["kv_bytes_unpruned"], report["kv_bytes"])
+        rows.append(("KV cache after the prefill", whole, f"{cut} of {whole}", times))
     return rows
 
 

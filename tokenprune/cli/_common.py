@@ -33,6 +33,8 @@ def guarded(debug: bool = False, as_json: bool = False) -> Generator[None, None,
     try:
         yield
     except KeyboardInterrupt:
+        if as_json:
+            print_json({"error": {"type": "KeyboardInterrupt", "message": "interrupted"}})
         print("tokenprune: interrupted", file=sys.stderr)
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
@@ -40,7 +42,7 @@ def guarded(debug: bool = False, as_json: bool = False) -> Generator[None, None,
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(FAILED) from None
     except Exception as error:
-        if _is_usage(error):
+        if is_usage(error):
             raise
         if debug:
             traceback.print_exc()
@@ -52,7 +54,12 @@ def guarded(debug: bool = False, as_json: bool = False) -> Generator[None, None,
 
 def print_json(value: object) -> None:
     """Write ``value`` to stdout as JSON, with NaN and infinity refused."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False), flush=True)
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8", sys.stdout.errors or "strict")
+    except UnicodeEncodeError:  # an old terminal, or a file name that is no text
+        text = json.dumps(value, indent=2, allow_nan=False)
+    print(text, flush=True)
 
 
 def one_line(error: BaseException) -> str:
@@ -65,6 +72,6 @@ def one_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
 
 
-def _is_usage(error: Exception) -> bool:
+def is_usage(error: Exception) -> bool:
     """Whether typer handles this exception itself (click's own classes, wherever this version of typer keeps them)."""
     return isinstance(error, (typer.Exit, typer.Abort)) or hasattr(error, "exit_code")

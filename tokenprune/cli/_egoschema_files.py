@@ -11,6 +11,8 @@ from typing import Any
 
 from tokenprune.errors import InvalidValueError
 from tokenprune.files import write_text
+from tokenprune.messages import shown
+from tokenprune.strict_json import read_json
 
 OPTIONS = 5
 SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi")
@@ -54,7 +56,7 @@ def read_answers(path: Path) -> dict[str, int]:
     known: dict[str, Any] = answers
     for uid, index in known.items():
         if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < OPTIONS:
-            raise InvalidValueError(f"{path}: the answer of {uid} must be 0 to {OPTIONS - 1}, got {index!r}")
+            raise InvalidValueError(f"{path}: the answer of {uid} must be 0 to {OPTIONS - 1}, got {shown(index)}")
     return known
 
 
@@ -72,7 +74,7 @@ def write_submission(path: Path, questions: Sequence[EgoQuestion], predictions: 
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise InvalidValueError(f"cannot read {path}: {error}") from error
 
@@ -84,8 +86,10 @@ def _question(path: Path, place: int, entry: Any) -> EgoQuestion:
     fields: dict[str, Any] = entry
     for name in names:
         if not isinstance(fields.get(name), str) or not fields[name].strip():
-            raise InvalidValueError(f"{path}: entry {place} must have a text {name!r}, got {fields.get(name)!r}")
+            raise InvalidValueError(
+                f"{path}: entry {place} must have a text {shown(name)}, got {shown(fields.get(name))}"
+            )
     if Path(fields["q_uid"]).name != fields["q_uid"]:
-        raise InvalidValueError(f"{path}: entry {place} has a q_uid that cannot name a video: {fields['q_uid']!r}")
+        raise InvalidValueError(f"{path}: entry {place} has a q_uid that cannot name a video: {shown(fields['q_uid'])}")
     uid, question, *options = (str(fields[name]) for name in names)
     return EgoQuestion(uid, question, tuple(options))

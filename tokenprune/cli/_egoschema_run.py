@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenprune.choices import ask_for_letter, named_option
 from tokenprune.cli._egoschema_files import EgoQuestion, find_video
+from tokenprune.cli._video import damage_of
 from tokenprune.errors import VideoError
 
 if TYPE_CHECKING:
@@ -43,8 +44,10 @@ class Asker:
         answer = self.model.answer(prepared, self.pipeline, self.max_new_tokens)
         report = {} if answer.report is None else answer.report.to_dict()
         prediction = named_option(answer.text, question.options)
+        damage = damage_of(prepared)
         return {
             "q_uid": question.uid,
+            **({} if damage is None else {"damage": dict(damage.to_dict())}),
             "prediction": prediction,
             "parsed": prediction >= 0,
             "text": answer.text,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from tokenprune.cli import _runner
 from tokenprune.cli._offers import offers
 from tokenprune.errors import InvalidValueError, NoAdapterError
+from tokenprune.messages import not_one_of
 from tokenprune.plugins import PluginRegistry
 from tokenprune.speed.request import SpeedBench
 
@@ -39,7 +40,7 @@ def find_speed(shape: str | None, model: str | None, registry: PluginRegistry | 
             return measuring
         reasons.append(f"{plugin.info.name} {reason}")
     if shapes:
-        raise InvalidValueError(f"shape must be one of {', '.join(shapes)}, got {shape!r}")
+        raise InvalidValueError(not_one_of("shape", shapes, shape))
     raise NoAdapterError(
         f"no adapter measures {shape or model or 'speed'}: {'; '.join(reasons) or 'none is installed'}"
     )

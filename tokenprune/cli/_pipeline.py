@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tokenprune.cli._preset_names import PRESET_HELP, complete_preset
 from tokenprune.cli._usage import UsageError
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 
 if TYPE_CHECKING:
     from tokenprune.pipeline import Pipeline
@@ -21,7 +23,12 @@ CUSTOM = "custom"
 
 PresetOption = Annotated[
     str | None,
-    typer.Option(help=f"A named pipeline; {DEFAULT} where nothing else is chosen.", metavar="NAME", show_default=False),
+    typer.Option(
+        help=f"{PRESET_HELP}; {DEFAULT} where nothing else is chosen.",
+        metavar="NAME",
+        show_default=False,
+        autocompletion=complete_preset,
+    ),
 ]
 PipelineOption = Annotated[
     Path | None, typer.Option("--pipeline", help="A pipeline file (JSON).", metavar="FILE", show_default=False)
@@ -116,7 +123,7 @@ def parse_layer(text: str) -> int | float:
         return int(text) if re.fullmatch(r"[+-]?\d+", text.strip()) else float(text)
     except ValueError:
         raise InvalidValueError(
-            f"layer must be a 0-based layer index (int) or a fraction of the depth (float in (0, 1)), got {text!r}"
+            f"layer must be a 0-based layer index (int) or a fraction of the depth (float in (0, 1)), got {shown(text)}"
         ) from None
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenprune.errors import ResultFileError
 from tokenprune.files import write_text
+from tokenprune.strict_json import read_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,7 +43,7 @@ class Results:
         if not path.exists():
             return cls(path, {"format": kind, "version": VERSION, "inputs": dict(inputs), "entries": []})
         try:
-            data: Any = json.loads(path.read_text(encoding="utf-8"))
+            data: Any = read_json(path)
         except (OSError, ValueError) as error:
             raise ResultFileError(f"cannot read {path} as results, give --out another file: {error}") from error
         if not _is_results(data, kind):
@@ -63,7 +64,7 @@ class Results:
         if before != value:
             raise ResultFileError(
                 f"{self.path} holds results of other inputs: {name} was {_short(before)}, now it is {_short(value)}; "
-                "give --out another file"
+                "give --out another file, or remove this one"
             )
 
     @property
@@ -84,6 +85,15 @@ class Results:
     def save(self) -> None:
         """Write everything, whole or not at all."""
         write_text(self.path, json.dumps(self.data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def versions() -> dict[str, str]:
+    """Of what results depend on."""
+    import torch
+
+    from tokenprune import __version__
+
+    return {"tokenprune": __version__, "torch": str(torch.__version__)}
 
 
 def file_sha256(path: str | Path) -> str:

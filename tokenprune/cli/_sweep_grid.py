@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tokenprune.cli._pipeline import parse_layer
 from tokenprune.cli._usage import UsageError
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 
 if TYPE_CHECKING:
     from tokenprune.pipeline import Pipeline
@@ -82,4 +83,4 @@ def _values(option: str, text: str, read: Callable[[str], Any], as_json: bool) -
     try:
         return tuple(dict.fromkeys(read(part) for part in text.split(",")))
     except ValueError:
-        raise UsageError(f"{option} must be numbers with commas between them, got {text!r}", as_json) from None
+        raise UsageError(f"{option} must be numbers with commas between them, got {shown(text)}", as_json) from None

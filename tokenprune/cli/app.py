@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from tokenprune.cli._one_line import OneLineErrors
 from tokenprune.cli.bench import bench
 from tokenprune.cli.bench_operators import bench_operators
 from tokenprune.cli.egoschema import egoschema
@@ -20,9 +21,9 @@ from tokenprune.distribution import DISTRIBUTION, installed_version
 # No rich boxes: messages are for scripts and logs as much as for people.
 app = typer.Typer(
     name="tokenprune",
+    cls=OneLineErrors,
     help="Remove redundant visual tokens from video language models.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
+from tokenprune.cli._machine import AttnOption, DeviceOption, DtypeOption, Machine
 from tokenprune.cli._outputs import check_outputs, record
+from tokenprune.cli._preset_names import PRESET_HELP, complete_preset
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
 from tokenprune.cli.eval import load_pipelines
 from tokenprune.cli.run import SHIPPED
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 
 if TYPE_CHECKING:
     from tokenprune.pipeline import Pipeline
@@ -48,9 +51,10 @@ def bench(
         list[str] | None,
         typer.Option(
             "--preset",
-            help=f"A named pipeline; may be repeated; {' and '.join(DEFAULTS)} where nothing is chosen.",
+            help=f"{PRESET_HELP}; may be repeated; {' and '.join(DEFAULTS)} where nothing is chosen.",
             metavar="NAME",
             show_default=False,
+            autocompletion=complete_preset,
         ),
     ] = None,
     files: Annotated[
@@ -83,9 +87,9 @@ def bench(
     profile: Annotated[
         Path | None, typer.Option(help="Also write traces of one more run to this directory.", metavar="DIR")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
-    attn: Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager, ...")] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    attn: AttnOption = None,
     out: Annotated[
         Path | None, typer.Option(help="Also write the result to this file, as JSON.", metavar="FILE")
     ] = None,
@@ -101,6 +105,7 @@ def bench(
     the usual way (eager attention whose weights are put out, then masking).
     """
     with guarded(debug, as_json):
+        machine = Machine.check(device, dtype, attn, as_json)
         check_outputs(out, plot, as_json)
         _check_profile(profile, as_json)
         pipelines = _pipelines(presets or ([] if files else DEFAULTS), files or [], as_json)
@@ -123,9 +128,9 @@ def bench(
                 warmup,
                 usual=not no_usual,
                 profile=profile,
-                device=device,
-                dtype=dtype,
-                attn=attn,
+                device=machine.device,
+                dtype=machine.dtype,
+                attn=machine.attn,
             )
         except InvalidValueError as error:
             raise UsageError(str(error), as_json) from error
@@ -152,7 +157,7 @@ def _check_profile(profile: Path | None, as_json: bool) -> None:
 def _parse_grid(grid: str, as_json: bool) -> tuple[int, int, int]:
     sizes = re.fullmatch(r"(\d{1,6})x(\d{1,6})x(\d{1,6})", grid, re.ASCII)
     if sizes is None:
-        raise UsageError(f"--grid must be three numbers such as 16x12x12, got {grid!r}", as_json)
+        raise UsageError(f"--grid must be three numbers such as 16x12x12, got {shown(grid)}", as_json)
     frames, rows, columns = (int(size) for size in sizes.groups())
     return frames, rows, columns
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
+from tokenprune.cli._machine import DeviceOption, Machine
 from tokenprune.cli._outputs import check_outputs, record
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 
 if TYPE_CHECKING:
     import torch
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from tokenprune.speed.operators_result import OperatorsResult
 
 FRAMES = (4, 16, 48, 192)
-DTYPES = ("float32", "bfloat16", "float16")
 
 
 def bench_operators(
@@ -40,9 +41,12 @@ def bench_operators(
     ] = 0.5,
     rounds: Annotated[int, typer.Option(help="Counted runs of everything, in turn.", metavar="N")] = 5,
     warmup: Annotated[int, typer.Option(help="Runs before them that are not counted.", metavar="N")] = 1,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one.")] = None,
+    device: DeviceOption = None,
     dtype: Annotated[
-        str, typer.Option(help="Of the visual tokens: auto (float32 on a CPU, bfloat16 on a GPU), " + ", ".join(DTYPES))
+        str,
+        typer.Option(
+            help="Of the visual tokens: auto (float32 on a CPU, bfloat16 on a GPU), float32, bfloat16 or float16."
+        ),
     ] = "auto",
     no_direct: Annotated[
         bool, typer.Option("--no-direct", help="Leave out the direct implementation of the published method.")
@@ -62,13 +66,14 @@ def bench_operators(
     Stage 1 stands beside a direct, frame-by-frame implementation of the published method. No model is needed.
     """
     with guarded(debug, as_json):
+        machine = Machine.check(device, dtype, None, as_json)
         check_outputs(out, None, as_json)
         if no_direct and direct_up_to is not None:
             raise UsageError("choose one of --no-direct and --direct-up-to", as_json)
         from tokenprune.speed.operators import measure_operators
         from tokenprune.speed.operators_request import OperatorsRequest
 
-        there = _device(device, as_json)
+        there = _device(machine.device, as_json)
         try:
             request = OperatorsRequest(
                 tuple(frames or FRAMES),
@@ -80,7 +85,7 @@ def bench_operators(
                 warmup,
                 direct_up_to=0 if no_direct else direct_up_to,
                 device=there,
-                dtype=_dtype(dtype, there, as_json),
+                dtype=_dtype(machine.dtype, there),
             )
         except InvalidValueError as error:
             raise UsageError(str(error), as_json) from error
@@ -97,19 +102,17 @@ def _device(name: str | None, as_json: bool) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"--device must be cpu, cuda, cuda:1, ..., got {name!r}", as_json) from error
+        raise UsageError(f"--device must be cpu, cuda, cuda:1, ..., got {shown(name)}", as_json) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices", as_json)
     return device
 
 
-def _dtype(name: str, device: torch.device, as_json: bool) -> torch.dtype:
+def _dtype(name: str | None, device: torch.device) -> torch.dtype:
     import torch
 
-    if name == "auto":
+    if name is None or name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
-    if name not in DTYPES:
-        raise UsageError(f"--dtype must be auto, {', '.join(DTYPES)}, got {name!r}", as_json)
     return getattr(torch, name)
 
 

@@ -13,6 +13,7 @@ import typer
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
 from tokenprune.cli._egoschema_files import EgoQuestion, find_video, read_answers, read_questions, write_submission
 from tokenprune.cli._egoschema_run import Asker, ask_all, summary
+from tokenprune.cli._machine import AttnOption, DeviceOption, DtypeOption, Machine, PixelsOption, check_pixels
 from tokenprune.cli._pipeline import (
     ClusterOption,
     KeepOption,
@@ -25,6 +26,7 @@ from tokenprune.cli._pipeline import (
 )
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
+from tokenprune.cli._video import FpsOption, FramesOption
 from tokenprune.cli.run import SHIPPED, SHIPPED_NOTE, check_frames
 from tokenprune.errors import InvalidValueError, VideoError
 
@@ -53,13 +55,13 @@ def egoschema(
     segment_ratio: SegmentOption = None,
     keep_ratio: KeepOption = None,
     layer: LayerOption = None,
-    frames: Annotated[int | None, typer.Option(help="Frames to sample, evenly spread.", min=1)] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second to sample, instead.")] = None,
-    max_pixels: Annotated[int | None, typer.Option(help="Pixels of a frame after resizing, at most.", min=1)] = None,
+    frames: FramesOption = None,
+    fps: FpsOption = None,
+    max_pixels: PixelsOption = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of an answer, at most.", min=1)] = 16,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
-    attn: Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager, ...")] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    attn: AttnOption = None,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
@@ -69,6 +71,8 @@ def egoschema(
     whose video cannot be read is recorded and counted as wrong, and tried again by the next run.
     """
     with guarded(debug, as_json):
+        machine = Machine.check(device, dtype, attn, as_json)
+        check_pixels(max_pixels, as_json)
         check_frames(frames, fps, as_json)
         _check_files(videos, out, subset and answers is None, as_json)
         choice = PipelineChoice(preset, pipeline, tau, cluster_ratio, segment_ratio, keep_ratio, layer)
@@ -87,9 +91,9 @@ def egoschema(
             "fps": fps,
             "max_pixels": max_pixels,
             "max_new_tokens": max_new_tokens,
-            "device": device,
-            "dtype": dtype,
-            "attention": attn,
+            "device": machine.device,
+            "dtype": machine.dtype,
+            "attention": machine.attn,
         }
         results, loaded = _open(out, questions, model, inputs)
         asker = Asker(loaded, chosen, videos, frames, fps, max_pixels, max_new_tokens)
@@ -102,16 +106,12 @@ def egoschema(
 
 
 def _open(out: Path, questions: Path, model: str | None, inputs: dict[str, Any]) -> tuple[Results, VideoModel]:
-    import torch
-
-    from tokenprune import __version__
-    from tokenprune.cli._results import Results, file_sha256, weights_sha256
+    from tokenprune.cli._results import Results, file_sha256, versions, weights_sha256
     from tokenprune.cli._runner import find_runner
     from tokenprune.pipeline import Pipeline
     from tokenprune.plugins import find_adapter
 
-    versions = {"tokenprune": __version__, "torch": str(torch.__version__)}
-    results = Results.open(out, KIND, {"questions_sha256": file_sha256(questions), **inputs, **versions})
+    results = Results.open(out, KIND, {"questions_sha256": file_sha256(questions), **inputs, **versions()})
     if model is None:
         print(SHIPPED_NOTE, file=sys.stderr, flush=True)
     loaded = find_runner(model).load(model, inputs["device"], inputs["dtype"], inputs["attention"])

@@ -10,16 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
+from tokenprune.cli._machine import AttnOption, DeviceOption, DtypeOption, Machine
 from tokenprune.cli._outputs import check_outputs, record
+from tokenprune.cli._preset_names import PRESET_HELP, complete_preset
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
 from tokenprune.errors import InvalidValueError, NoAdapterError
+from tokenprune.messages import shown
 
 if TYPE_CHECKING:
-    from tokenprune.benchmark import Benchmark, BenchmarkResult
+    from tokenprune.benchmark import Benchmark, BenchmarkRequest, BenchmarkResult
+    from tokenprune.cli._results import Results
     from tokenprune.pipeline import Pipeline
 
 HOOK = "tokenprune_benchmarks"
+KIND = "tokenprune.world.partial"
 SHIPPED_NOTE = "tokenprune: no --model given, so the small model that ships with tokenprune is measured"
 
 evaluate = typer.Typer(name="eval", help="Measure how many answers stay right.", no_args_is_help=True)
@@ -34,7 +39,13 @@ def benchmarks() -> None:
 def world(
     presets: Annotated[
         list[str] | None,
-        typer.Option("--preset", help="A named pipeline; may be repeated.", metavar="NAME", show_default=False),
+        typer.Option(
+            "--preset",
+            help=f"{PRESET_HELP}; may be repeated.",
+            metavar="NAME",
+            show_default=False,
+            autocompletion=complete_preset,
+        ),
     ] = None,
     files: Annotated[
         list[Path] | None,
@@ -56,11 +67,15 @@ def world(
         str | None,
         typer.Option(help="A checkpoint directory or id; the small shipped model where none is given.", metavar="NAME"),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
-    attn: Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager, ...")] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    attn: AttnOption = None,
     out: Annotated[
-        Path | None, typer.Option(help="Also write the result to this file, as JSON.", metavar="FILE")
+        Path | None,
+        typer.Option(
+            help="Also write the result to this file, as JSON; what is done is kept beside it until then.",
+            metavar="FILE",
+        ),
     ] = None,
     plot: Annotated[
         Path | None, typer.Option(help="Also draw accuracy over budget (needs the extra [plot]).", metavar="FILE")
@@ -71,21 +86,48 @@ def world(
     """Ask held-out questions about clips of a small made-up world, plain and pruned.
 
     The plain model, and random and uniform selection at the budget each pipeline spends, are always among the rows.
+    With --out, after an interruption the same command goes on where it was.
     """
     with guarded(debug, as_json):
+        machine = Machine.check(device, dtype, attn, as_json)
         chosen = [name for name, on in (("table", table), ("sweep", sweep), ("ablation", ablation)) if on]
         _check_usage(chosen, bool(presets or files), out, plot, as_json)
         pipelines = load_pipelines(presets or ([] if chosen or files else ["default"]), files or [], as_json)
         from tokenprune.benchmark import BenchmarkRequest
 
         suite = chosen[0] if chosen else None
-        request = BenchmarkRequest(pipelines, suite, questions, seed, blind, model, device, dtype, attn)
+        request = BenchmarkRequest(
+            pipelines, suite, questions, seed, blind, model, machine.device, machine.dtype, machine.attn
+        )
         benchmark = find_benchmark("world")
         if model is None:
             print(SHIPPED_NOTE, file=sys.stderr, flush=True)
+        journal = None if out is None else _journal(out, request)
         with progress_bar("clips") as progress:
-            result = benchmark.run(request, progress)
+            result = benchmark.run(request, progress, journal)
         _show(result, out, plot, as_json)
+        if journal is not None:
+            journal.path.unlink(missing_ok=True)
+
+
+def _journal(out: Path, request: BenchmarkRequest) -> Results:
+    """The clips that an interrupted run is done with, in a file beside the result, or none yet.
+
+    Raises:
+        ResultFileError: that run was of something else.
+    """
+    from tokenprune.cli._results import Results, versions
+
+    inputs = {
+        "pipelines": {name: dict(pipeline.to_dict()) for name, pipeline in request.pipelines.items()},
+        "suite": request.suite,
+        "questions": request.questions,
+        "seed": request.seed,
+        "blind": request.blind,
+        "model": "shipped" if request.model is None else request.model,
+        **versions(),
+    }
+    return Results.open(out.with_name(f"{out.stem}.partial.json"), KIND, inputs)
 
 
 def find_benchmark(name: str) -> Benchmark:
@@ -100,7 +142,7 @@ def find_benchmark(name: str) -> Benchmark:
     for _, offered in offers(HOOK, reasons):
         if name in offered:
             return offered[name]
-    raise NoAdapterError(f"no adapter has the benchmark {name!r}: {'; '.join(reasons) or 'none is installed'}")
+    raise NoAdapterError(f"no adapter has the benchmark {shown(name)}: {'; '.join(reasons) or 'none is installed'}")
 
 
 def _check_usage(chosen: list[str], named: bool, out: Path | None, plot: Path | None, as_json: bool) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
+from tokenprune.cli._machine import AttnOption, DeviceOption, DtypeOption, Machine, PixelsOption, check_pixels
 from tokenprune.cli._pipeline import (
     ClusterOption,
     KeepOption,
@@ -24,7 +24,8 @@ from tokenprune.cli._pipeline import (
     TauOption,
 )
 from tokenprune.cli._usage import UsageError
-from tokenprune.errors import VideoError
+from tokenprune.cli._video import FpsOption, FramesOption, damage_of, reading, say_damage
+from tokenprune.messages import meant
 
 if TYPE_CHECKING:
     from tokenprune.pipeline import Pipeline
@@ -36,6 +37,7 @@ SHIPPED_NOTE = (
     "tokenprune: no --model given, so the small model that ships with tokenprune answers; "
     "it knows little beyond clips like demo"
 )
+_NAMED = 8
 
 
 def run(
@@ -52,42 +54,45 @@ def run(
     segment_ratio: SegmentOption = None,
     keep_ratio: KeepOption = None,
     layer: LayerOption = None,
-    frames: Annotated[int | None, typer.Option(help="Frames to sample, evenly spread.", min=1)] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second to sample, instead.")] = None,
-    max_pixels: Annotated[int | None, typer.Option(help="Pixels of a frame after resizing, at most.", min=1)] = None,
+    frames: FramesOption = None,
+    fps: FpsOption = None,
+    max_pixels: PixelsOption = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of the answer, at most.", min=1)] = 64,
     system: Annotated[str | None, typer.Option(help="System prompt, instead of the model's own.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
-    attn: Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager, ...")] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    attn: AttnOption = None,
     compare: Annotated[bool, typer.Option("--compare", help="Answer with the plain model as well.")] = False,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
     """Answer a question about a video with its visual tokens pruned, and show what that saved."""
     with guarded(debug, as_json):
+        machine = Machine.check(device, dtype, attn, as_json)
+        check_pixels(max_pixels, as_json)
         check_question(question, as_json)
         check_frames(frames, fps, as_json)
         choice = PipelineChoice(preset, pipeline, tau, cluster_ratio, segment_ratio, keep_ratio, layer)
         name, chosen = choice.resolve(as_json)
-        if model is None:
-            print(SHIPPED_NOTE, file=sys.stderr, flush=True)
         from tokenprune.cli._runner import find_runner
         from tokenprune.plugins import find_adapter
-        from tokenprune.runner import ClipQuestion
+        from tokenprune.runner import ClipQuestion, video_place
 
         runner = find_runner(model)
-        path = str(runner.demo()) if video == DEMO else video
-        if not Path(path).exists():  # said before a large model is loaded
-            raise VideoError(f"no such video file: {path}")
+        if model is None:
+            print(shipped_note(runner.unknown_words(question)), file=sys.stderr, flush=True)
+        place = runner.demo() if video == DEMO else video
+        path = str(video_place(place, meant(place, [DEMO])))  # before a large model is loaded
         with _progress() as say:
             say("loading the model")
-            loaded = runner.load(model, device, dtype, attn)
+            loaded = runner.load(model, machine.device, machine.dtype, machine.attn)
             chosen.layers(find_adapter(loaded.module).depth)
             say("reading the video")
-            prepared = loaded.prepare(ClipQuestion(path, question, system, frames, fps, max_pixels))
+            prepared = loaded.prepare(ClipQuestion(path, question, system, frames, fps, max_pixels, reading(say)))
+            say_damage(video, prepared)
             say("answering")
             pruned, plain = _answers(loaded, prepared, chosen, max_new_tokens, compare)
+        damage = damage_of(prepared)
         asked = {
             "video": video,
             "question": question,
@@ -96,8 +101,17 @@ def run(
             "pipeline": chosen.to_dict(),
             "frames": prepared.frames,
             "sampled_fps": prepared.sampled_fps,
+            "damage": None if damage is None else dict(damage.to_dict()),
         }
         _show(asked, pruned, plain, as_json)
+
+
+def shipped_note(unknown: Sequence[str]) -> str:
+    """That the shipped model answers; with the words of the question that it does not know."""
+    if not unknown:
+        return SHIPPED_NOTE
+    more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""
+    return f"{SHIPPED_NOTE}, and not the words: {', '.join(unknown[:_NAMED])}{more}"
 
 
 def check_question(question: str, as_json: bool) -> None:
@@ -128,20 +142,23 @@ def _answers(
 
 def _show(asked: dict[str, Any], pruned: Answer, plain: Answer | None, as_json: bool) -> None:
     from tokenprune.cli._answer import answer_table, answer_to_dict
+    from tokenprune.cli._saving import saving
 
     result = answer_to_dict(pruned)
     beside = None if plain is None else answer_to_dict(plain)
+    same = None if plain is None else plain.token_ids == pruned.token_ids
+    saved = saving(result, beside, same)
     if as_json:
-        compared = {}
-        if plain is not None:
-            compared = {"plain": beside, "same_answer": plain.token_ids == pruned.token_ids}
-        print_json({**asked, **result, **compared})
+        compared = {} if beside is None else {"plain": beside, "same_answer": same}
+        print_json({**asked, **result, **compared, "saving": None if saved is None else saved.to_dict()})
         return
     from rich.console import Console
 
     if beside is None:
         print(pruned.text)
     Console(highlight=False, markup=False).print(answer_table(result, beside))
+    if saved is not None:
+        print(saved.line())
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
+from tokenprune.cli._machine import AttnOption, DeviceOption, DtypeOption, Machine, PixelsOption, check_pixels
 from tokenprune.cli._pipeline import (
     ClusterOption,
     KeepOption,
@@ -22,8 +23,10 @@ from tokenprune.cli._pipeline import (
     TauOption,
 )
 from tokenprune.cli._usage import UsageError
-from tokenprune.cli.run import DEMO, SHIPPED, SHIPPED_NOTE, _progress, check_frames, check_question
-from tokenprune.errors import InvalidValueError, VideoError
+from tokenprune.cli._video import FpsOption, FramesOption, reading, say_damage
+from tokenprune.cli.run import DEMO, SHIPPED, _progress, check_frames, check_question, shipped_note
+from tokenprune.errors import InvalidValueError
+from tokenprune.messages import meant
 
 if TYPE_CHECKING:
     from tokenprune.runner import Answer, ClipQuestion, PreparedQuestion, VideoModel
@@ -48,41 +51,43 @@ def show(
     segment_ratio: SegmentOption = None,
     keep_ratio: KeepOption = None,
     layer: LayerOption = None,
-    frames: Annotated[int | None, typer.Option(help="Frames to sample, evenly spread.", min=1)] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second to sample, instead.")] = None,
-    max_pixels: Annotated[int | None, typer.Option(help="Pixels of a frame after resizing, at most.", min=1)] = None,
+    frames: FramesOption = None,
+    fps: FpsOption = None,
+    max_pixels: PixelsOption = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of the answer, at most.", min=1)] = 64,
     system: Annotated[str | None, typer.Option(help="System prompt, instead of the model's own.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
-    attn: Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager, ...")] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    attn: AttnOption = None,
     as_json: JsonFlag = False,
     debug: DebugFlag = False,
 ) -> None:
     """Answer a question about a video and draw what happened to each visual token: a contact sheet and a page."""
     with guarded(debug, as_json):
+        machine = Machine.check(device, dtype, attn, as_json)
+        check_pixels(max_pixels, as_json)
         check_question(question, as_json)
         check_frames(frames, fps, as_json)
         choice = PipelineChoice(preset, pipeline, tau, cluster_ratio, segment_ratio, keep_ratio, layer)
         name, chosen = choice.resolve(as_json)
         _check_out(out, as_json)
-        if model is None:
-            print(SHIPPED_NOTE, file=sys.stderr, flush=True)
         from tokenprune.cli._runner import find_runner
         from tokenprune.plugins import find_adapter
-        from tokenprune.runner import ClipQuestion
+        from tokenprune.runner import ClipQuestion, video_place
 
         runner = find_runner(model)
-        path = str(runner.demo()) if video == DEMO else video
-        if not Path(path).exists():  # said before a large model is loaded
-            raise VideoError(f"no such video file: {path}")
+        if model is None:
+            print(shipped_note(runner.unknown_words(question)), file=sys.stderr, flush=True)
+        place = runner.demo() if video == DEMO else video
+        path = str(video_place(place, meant(place, [DEMO])))  # before a large model is loaded
         with _progress() as say:
             say("loading the model")
-            loaded = runner.load(model, device, dtype, attn)
+            loaded = runner.load(model, machine.device, machine.dtype, machine.attn)
             chosen.layers(find_adapter(loaded.module).depth)
             say("reading the video")
-            asked = ClipQuestion(path, question, system, frames, fps, max_pixels)
+            asked = ClipQuestion(path, question, system, frames, fps, max_pixels, reading(say))
             prepared = loaded.prepare(asked)
+            say_damage(video, prepared)
             say("answering")
             answer = loaded.answer(prepared, chosen, max_new_tokens)
             say("drawing")

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
+from tokenprune.cli._machine import AttnOption, DeviceOption, DtypeOption, Machine, PixelsOption, check_pixels
 from tokenprune.cli._outputs import check_outputs
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._sweep_grid import CLUSTER_RATIO, SEGMENT_RATIO, TAU, Grid, Point, parse_grid
 from tokenprune.cli._usage import UsageError
+from tokenprune.cli._video import FpsOption, FramesOption
 from tokenprune.cli.eval import find_benchmark
 from tokenprune.cli.run import DEMO, SHIPPED, SHIPPED_NOTE, check_frames, check_question
 from tokenprune.errors import VideoError
+from tokenprune.messages import meant
 
 if TYPE_CHECKING:
     from tokenprune.cli._results import Results
@@ -50,16 +53,16 @@ def sweep(
         str | None,
         typer.Option(help="A checkpoint directory or id; the small shipped model where none is given.", metavar="NAME"),
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="Frames to sample, evenly spread.", min=1)] = None,
-    fps: Annotated[float | None, typer.Option(help="Frames a second to sample, instead.")] = None,
-    max_pixels: Annotated[int | None, typer.Option(help="Pixels of a frame after resizing, at most.", min=1)] = None,
+    frames: FramesOption = None,
+    fps: FpsOption = None,
+    max_pixels: PixelsOption = None,
     max_new_tokens: Annotated[
         int | None, typer.Option(help=f"Length of the answer, at most; {NEW_TOKENS} where none is given.", min=1)
     ] = None,
     system: Annotated[str | None, typer.Option(help="System prompt, instead of the model's own.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
-    attn: Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager, ...")] = None,
+    device: DeviceOption = None,
+    dtype: DtypeOption = None,
+    attn: AttnOption = None,
     out: Annotated[Path, typer.Option(help="Results; a file that is there is gone on with.", metavar="FILE")] = RESULTS,
     plot: Annotated[
         Path | None,
@@ -73,11 +76,13 @@ def sweep(
     Each result is written when it is measured: after an interruption the same command goes on where it was.
     """
     with guarded(debug, as_json):
+        runs = Machine.check(device, dtype, attn, as_json)
+        check_pixels(max_pixels, as_json)
         asked = _Asked(video, question, system, frames, fps, max_pixels, max_new_tokens, questions, seed)
         asked.check(world, as_json)
         grid = parse_grid(tau, cluster_ratio, segment_ratio, keep_ratio, layer, as_json=as_json)
         _check_files(out, plot, as_json)
-        machine = {"model": model or SHIPPED, "device": device, "dtype": dtype, "attention": attn}
+        machine = {"model": model or SHIPPED, "device": runs.device, "dtype": runs.dtype, "attention": runs.attn}
         if model is None:
             print(SHIPPED_NOTE, file=sys.stderr, flush=True)
         start = _start_world if world else _start_question
@@ -125,15 +130,16 @@ def _check_files(out: Path, plot: Path | None, as_json: bool) -> None:
 
 
 def _start_question(asked: _Asked, machine: dict[str, Any], model: str | None, out: Path) -> tuple[Results, Measure]:
-    from tokenprune.cli._results import Results, file_sha256, weights_sha256
+    from tokenprune.cli._results import Results, file_sha256, versions, weights_sha256
     from tokenprune.cli._runner import find_runner
     from tokenprune.cli._sweep_measure import OneQuestion
-    from tokenprune.runner import ClipQuestion
+    from tokenprune.runner import ClipQuestion, video_place
 
     runner = find_runner(model)
-    path = str(runner.demo()) if asked.video == DEMO else str(asked.video)
-    if not Path(path).is_file():  # said before a large model is loaded
-        raise VideoError(f"no such video file: {path}")
+    place = runner.demo() if asked.video == DEMO else str(asked.video)
+    path = str(video_place(place, meant(place, [DEMO])))  # before a large model is loaded
+    if not Path(path).is_file():  # its hash names what was measured
+        raise VideoError(f"a sweep needs one video file, not a folder: {path}")
     inputs = {
         "video_sha256": file_sha256(path),
         "question": asked.question,
@@ -143,7 +149,7 @@ def _start_question(asked: _Asked, machine: dict[str, Any], model: str | None, o
         "max_pixels": asked.max_pixels,
         "max_new_tokens": asked.max_new_tokens or NEW_TOKENS,
         **machine,
-        **_versions(),
+        **versions(),
     }
     results = Results.open(out, KIND, inputs)
     loaded = runner.load(model, machine["device"], machine["dtype"], machine["attention"])
@@ -154,7 +160,7 @@ def _start_question(asked: _Asked, machine: dict[str, Any], model: str | None, o
 
 def _start_world(asked: _Asked, machine: dict[str, Any], model: str | None, out: Path) -> tuple[Results, Measure]:
     from tokenprune.benchmark import BenchmarkRequest
-    from tokenprune.cli._results import Results
+    from tokenprune.cli._results import Results, versions
     from tokenprune.cli._sweep_measure import WorldQuestions
 
     request = BenchmarkRequest(
@@ -166,7 +172,7 @@ def _start_world(asked: _Asked, machine: dict[str, Any], model: str | None, out:
         attn=machine["attention"],
     )
     inputs = {"benchmark": "world", "questions": request.questions, "seed": request.seed, "model": machine["model"]}
-    results = Results.open(out, f"{KIND}.world", {**inputs, **_versions()})
+    results = Results.open(out, f"{KIND}.world", {**inputs, **versions()})
     return results, WorldQuestions(find_benchmark("world"), request)
 
 
@@ -199,11 +205,3 @@ def _show(results: Results, grid: Grid, plot: Path | None, as_json: bool) -> Non
     # Wider than any table, so that none is folded to the width of a terminal.
     Console(highlight=False, markup=False, width=1000).print(sweep_table(best_first(shown)))
     print(f"results: {results.path}" + ("" if plot is None else f", picture: {plot}"))
-
-
-def _versions() -> dict[str, str]:
-    import torch
-
-    from tokenprune import __version__
-
-    return {"tokenprune": __version__, "torch": str(torch.__version__)}

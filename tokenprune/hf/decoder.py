@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,17 +15,13 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 from tokenprune.adapter import Prompt, Removable
 from tokenprune.errors import UnsupportedModeError
 from tokenprune.hf.cache import PrunableHandle, is_prunable, make_prunable
+from tokenprune.hf.compiled import is_compiling, refuse_compiled, refuse_compiled_around
+from tokenprune.hf.copies import guard_copies
 from tokenprune.hf.forward import PrefillForward
-from tokenprune.hf.guard import (
-    VISUAL_INPUTS,
-    guard_generate,
-    is_compiling,
-    refuse_forward,
-    refuse_modules,
-    refuse_training,
-)
+from tokenprune.hf.guard import guard_generate, refuse_forward, refuse_modules, refuse_training
 from tokenprune.hf.inputs import earlier_slots, open_cache
 from tokenprune.hf.mass import Fallback, MassBias, carries_mass, require_carrier
+from tokenprune.hf.net import VISUAL_INPUTS, Net
 from tokenprune.hf.release import given_cache, require_known, with_cache
 from tokenprune.runtime.carrier import PrefillCarrier
 from tokenprune.runtime.prefill import Prefill
@@ -45,8 +42,9 @@ class HFDecoder:
     text: PreTrainedModel
 
     def install(self, carrier: PrefillCarrier) -> Sequence[Removable]:
+        refuse_compiled_around(carrier.adapter.model, self.text)
         if len(carrier.pipeline):
-            refuse_modules(self.model)
+            refuse_modules(self.model, self.text)
         require_known(self.text)
         hooks = _Hooks(self.text, carrier)
         put: list[Removable] = [hooks]
@@ -55,12 +53,16 @@ class HFDecoder:
                 if carrier.fallback is not None and not carries_mass(self.text):
                     put.append(Fallback(self.text, carrier.fallback))
                 require_carrier(self.text)
+            put += [guard_copies(module, put) for module in dict.fromkeys((self.model, self.prompt, self.text))]
             put.append(self.model.register_forward_pre_hook(hooks.before_model, with_kwargs=True))
             put.append(self.prompt.register_forward_pre_hook(hooks.before_prompt, with_kwargs=True))
             put.append(self.prompt.register_forward_hook(hooks.after_prompt, with_kwargs=True, always_call=True))
             put.append(self.text.register_forward_pre_hook(hooks.before_text, with_kwargs=True))
             put.append(self.text.register_forward_hook(hooks.after_text, with_kwargs=True, always_call=True))
-            put += guard_generate(self.model, self.text, carrier)
+            put += guard_generate(self.model, self.text, carrier, hooks.net)
+            if hooks.acts:
+                put.append(self.model.register_forward_pre_hook(hooks.net.before_model))
+                put.append(self.model.register_forward_hook(hooks.net.after_model))
         except BaseException:
             for handle in put:
                 handle.remove()
@@ -74,6 +76,7 @@ class _Hooks:
     def __init__(self, text: PreTrainedModel, carrier: PrefillCarrier) -> None:
         self.text = text
         self.carrier = carrier
+        self.net = Net()
         self.input_ids: Tensor | None = None
         self.forward: PrefillForward | None = None
         self.bias = MassBias(text)
@@ -90,10 +93,11 @@ class _Hooks:
         self.bias.remove()
         self.input_ids = None
         if self.depth:
-            self.carrier.leave(self.depth)
+            self.carrier.entrance.leave(self.depth)
         self.depth = 0
 
     def before_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self.carrier.entrance.asked = True
         if self.acts:
             refuse_forward(module, args, kwargs)
 
@@ -101,10 +105,11 @@ class _Hooks:
         if is_compiling() and not self.acts:
             return
         if self.acts:
+            refuse_compiled(module)
             refuse_training(module)
-        if self.depth and not self.carrier.is_elsewhere:
+        if self.depth and not self.carrier.entrance.is_elsewhere:
             self.remove()
-        depth = self.carrier.enter()
+        depth = self.carrier.entrance.enter(sys._getframe(1))
         if not depth:
             return
         self.depth = depth
@@ -113,15 +118,19 @@ class _Hooks:
             raise UnsupportedModeError("inputs_embeds beside visual inputs cannot be pruned; pass input_ids")
 
     def after_prompt(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        if self.depth and not self.carrier.is_elsewhere:
+        if self.depth and not self.carrier.entrance.is_elsewhere:
             self.remove()
 
     def before_text(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         embeds = kwargs.get("inputs_embeds")
-        if embeds is None or self.carrier.is_unobserved or (is_compiling() and not self.acts):
+        if embeds is None or self.carrier.entrance.is_unobserved or (is_compiling() and not self.acts):
             return None
+        if self.acts:
+            refuse_compiled(module)
+        if self.depth:
+            self.net.passed()
         cache = given_cache(self.text, kwargs)
         past = 0 if cache is None else cache.get_seq_length()
         changed = dict(kwargs)
@@ -138,7 +147,7 @@ class _Hooks:
         return args, self.forward.enter()
 
     def after_text(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        if not self.carrier.is_elsewhere:
+        if not self.carrier.entrance.is_elsewhere:
             self._end_forward(completed=output is not None)
 
     def _end_forward(self, *, completed: bool) -> None:

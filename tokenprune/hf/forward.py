@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicCache
 
 from tokenprune.adapter import AttentionReader, Removable
 from tokenprune.hf.cache import PrunableHandle
+from tokenprune.hf.guard import refuse_dropped_cache
 from tokenprune.hf.mass import MassBias, require_carrier, require_room
 from tokenprune.hf.release import causal_mask, given_cache, require_stored
 from tokenprune.operator import AFTER_LAYER, BEFORE_LLM, Stage
@@ -243,7 +244,9 @@ class PrefillForward:
             return
         stored = self.state.stored()
         for index in range(len(self.stored), count):
-            require_stored(self.text, index, self.handle.stored(index), len(stored))
+            held = self.handle.stored(index)
+            refuse_dropped_cache(self.text, held, len(stored))
+            require_stored(self.text, index, held, len(stored))
             self.stored.append(stored)
 
     def _cut_cache(self) -> None:

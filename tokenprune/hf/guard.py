@@ -11,6 +11,7 @@ import copy
 import functools
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -21,7 +22,10 @@ from transformers.generation.configuration_utils import GenerationMode
 from tokenprune.adapter import Removable
 from tokenprune.errors import UnsupportedCacheError, UnsupportedModeError
 from tokenprune.hf.cache import check_prunable
+from tokenprune.hf.compiled import refuse_compiled, refuse_compiled_around
+from tokenprune.hf.in_front import InFront
 from tokenprune.hf.mass import holds_mass, require_carrier
+from tokenprune.hf.net import VISUAL_INPUTS, Net
 from tokenprune.hf.release import caches_of_call, given_cache, with_cache
 from tokenprune.runtime.carrier import Call, PrefillCarrier
 
@@ -33,26 +37,11 @@ DECODING_MODES = (
     GenerationMode.BEAM_SAMPLE,
 )
 CACHES = (None, "dynamic", "offloaded", "hybrid")  # the library reads "hybrid", an old default, as None
-VISUAL_INPUTS = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
 
 
-class InFront:
-    """An instance attribute that hides a method of the model until it is removed."""
-
-    def __init__(self, model: PreTrainedModel, name: str, value: Callable[..., Any]) -> None:
-        self._attributes = model.__dict__
-        self._name = name
-        self._previous = [model.__dict__[name]] if name in model.__dict__ else []
-        model.__dict__[name] = value
-
-    def remove(self) -> None:
-        if self._previous:
-            self._attributes[self._name] = self._previous[0]
-        else:
-            self._attributes.pop(self._name, None)
-
-
-def guard_generate(model: PreTrainedModel, text: PreTrainedModel, carrier: PrefillCarrier) -> Sequence[Removable]:
+def guard_generate(
+    model: PreTrainedModel, text: PreTrainedModel, carrier: PrefillCarrier, net: Net
+) -> Sequence[Removable]:
     """Stand in front of ``generate``: it works as before, except that modes that cannot be pruned are refused."""
     generate: Callable[..., Any] = getattr(model, "generate")  # noqa: B009 - its type is hidden
     signature = inspect.signature(generate)
@@ -60,12 +49,15 @@ def guard_generate(model: PreTrainedModel, text: PreTrainedModel, carrier: Prefi
 
     @functools.wraps(generate)
     def guarded(*args: Any, **kwargs: Any) -> Any:
+        carrier.entrance.asked = True
+        if acts:
+            refuse_modules(model, text)
         call = _read_call(model, _named(signature, args, kwargs), acts=acts)
         cache = given_cache(model, kwargs)
         if carrier.pipeline.mass is not None or holds_mass(cache):
             require_carrier(text)
         named = kwargs if cache is None else with_cache(model, kwargs, cache)
-        with carrier.generating(call):
+        with carrier.generating(call), net.under_generate(kwargs) if acts else nullcontext():
             return generate(*args, **named)
 
     guards = [InFront(model, "generate", guarded)]
@@ -76,8 +68,7 @@ def guard_generate(model: PreTrainedModel, text: PreTrainedModel, carrier: Prefi
 
 def refuse_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Refuse what a forward of the model can ask for that has no meaning once tokens are gone."""
-    if is_compiling() or getattr(module, "_compiled_call_impl", None) is not None:
-        raise UnsupportedModeError("the model is compiled with torch.compile; use the uncompiled model")
+    refuse_compiled(module)
     if getattr(module, "_is_replica", False):
         raise UnsupportedModeError("nn.DataParallel runs copies of the model in threads; use one model per process")
     # generate names every argument, with each new token: only calls that do not are worth reading the signature for.
@@ -90,25 +81,25 @@ def refuse_training(module: nn.Module) -> None:
         raise UnsupportedModeError("pruning is for inference: call model.eval() or use torch.no_grad()")
 
 
-def is_compiling() -> bool:
-    """Whether ``torch.compile`` is tracing, or runs what it could not trace."""
-    return torch.compiler.is_compiling() or _frame_callback()() is not None
+def refuse_dropped_cache(text: nn.Module, stored: int, tokens: int) -> None:
+    """Name the cause where a layer was given a cache and left it as it was.
+
+    Whether gradient checkpointing does that outside training too depends on the library's release.
+
+    Args:
+        text: the decoder.
+        stored: tokens in the cache of a layer that has run.
+        tokens: tokens that should be there.
+    """
+    if stored != tokens and text.training and any(getattr(m, "gradient_checkpointing", False) for m in text.modules()):
+        raise UnsupportedModeError(
+            "gradient checkpointing in training mode keeps the layers from using their cache: call model.eval()"
+        )
 
 
-@functools.cache
-def _frame_callback() -> Callable[[], Any]:
-    """Tells what dynamo does with Python frames now; private to torch, so a torch without it is no reason to fail."""
-    try:
-        from torch._C._dynamo.eval_frame import get_eval_frame_callback  # pyright: ignore
-    except ImportError:
-        return lambda: None
-    return get_eval_frame_callback
-
-
-def refuse_modules(model: nn.Module) -> None:
+def refuse_modules(model: nn.Module, text: nn.Module) -> None:
     """Refuse a model that is compiled, or split over processes inside its layers."""
-    if any(getattr(module, "_compiled_call_impl", None) is not None for module in model.modules()):
-        raise UnsupportedModeError("the model is compiled with torch.compile; use the uncompiled model")
+    refuse_compiled_around(model, text)
     processes = getattr(model, "tp_size", None)
     if processes is not None and processes > 1:
         raise UnsupportedModeError("tensor parallelism leaves each process some heads only, so scores would differ")
@@ -124,7 +115,6 @@ def _refusing(name: str) -> Callable[..., Any]:
 def _read_call(model: PreTrainedModel, arguments: dict[str, Any], *, acts: bool) -> Call:
     config = _effective_config(model, arguments)
     if acts:
-        refuse_modules(model)
         _refuse_caches(config, arguments)
         _refuse_modes(config, arguments)
         _refuse_arguments(arguments)

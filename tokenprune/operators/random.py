@@ -9,6 +9,7 @@ import torch
 
 from tokenprune.budget import Budget
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 from tokenprune.plan import TokenPlan
 from tokenprune.tokens import VisualTokens
 
@@ -37,7 +38,7 @@ class RandomSelect:
     def __post_init__(self) -> None:
         _ = self.budget
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
-            raise InvalidValueError(f"seed must be an integer in [0, 2**63), got {self.seed!r}")
+            raise InvalidValueError(f"seed must be an integer in [0, 2**63), got {shown(self.seed)}")
 
     @property
     def budget(self) -> Budget:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tokenprune.budget import split_budget
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import not_one_of
 
 Selection = Callable[[Tensor, Tensor, int], Tensor]
 """``(scores (N,), blocks (N,), count) -> (count,)`` sorted indices of the tokens that stay; ``count`` < N."""
@@ -41,7 +42,7 @@ SELECTIONS: dict[str, Selection] = {"global": keep_best, "stratified": keep_best
 def check_selection(name: str) -> None:
     """Raise :class:`InvalidValueError` unless ``name`` is one of :data:`SELECTIONS`."""
     if not isinstance(name, str) or name not in SELECTIONS:
-        raise InvalidValueError(f"select must be one of {', '.join(SELECTIONS)}, got {name!r}")
+        raise InvalidValueError(not_one_of("select", SELECTIONS, name))
 
 
 def _best_first(scores: Tensor) -> Tensor:

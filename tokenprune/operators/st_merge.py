@@ -12,9 +12,10 @@ from torch import Tensor
 from tokenprune.batching import batches
 from tokenprune.budget import Budget, as_fraction, split_budget
 from tokenprune.cluster import DistanceScale, dpc_knn, portion, require_distance_scale
-from tokenprune.device import upload
+from tokenprune.device import upload, where_fp64_is
 from tokenprune.errors import BudgetError, InvalidValueError
 from tokenprune.grid import GridFeatures
+from tokenprune.messages import shown
 from tokenprune.operators.st_blocks import Blocks
 from tokenprune.plan import TokenPlan
 from tokenprune.segments import Segment, label_frames, segments_of
@@ -69,11 +70,11 @@ class STMerge:
         require_distance_scale(self.distance_scale)
         for name, value in (("neighbours", self.neighbours), ("min_tokens", self.min_tokens)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InvalidValueError(f"{name} must be an integer of at least 1, got {value!r}")
+                raise InvalidValueError(f"{name} must be an integer of at least 1, got {shown(value)}")
         if self.keep_ratio is not None and self.keep is not None:
             raise BudgetError(
                 f"give at most one of keep_ratio (fraction kept) and keep (count kept), "
-                f"got keep_ratio={self.keep_ratio!r}, keep={self.keep!r}"
+                f"got keep_ratio={shown(self.keep_ratio)}, keep={shown(self.keep)}"
             )
         _ = self.budget
 
@@ -101,7 +102,8 @@ class STMerge:
         if budget == len(tokens):
             return TokenPlan.identity(len(tokens), tokens.features.device)
         with torch.no_grad(), torch.autocast(tokens.features.device.type, enabled=False):
-            return self._decide(GridFeatures(tokens.features, tokens.grid[0]), budget)
+            features = where_fp64_is(tokens.features)
+            return self._decide(GridFeatures(features, tokens.grid[0]), budget).to(tokens.features.device)
 
     def _decide(self, grid: GridFeatures, budget: int | None) -> TokenPlan:
         """The plan. Waits for the device twice: for the segments, and for what is static in each."""

@@ -11,6 +11,7 @@ import torch
 from tokenprune.budget import Budget
 from tokenprune.errors import InvalidValueError
 from tokenprune.layers import check_layer
+from tokenprune.messages import shown
 from tokenprune.operator import AFTER_LAYER, check_modalities
 from tokenprune.plan import TokenPlan
 from tokenprune.tokens import VisualTokens
@@ -88,7 +89,7 @@ class RandomPrune:
         check_layer("layer", self.layer)
         Budget(self.keep_ratio, self.keep)
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
-            raise InvalidValueError(f"seed must be an integer in [0, 2**63), got {self.seed!r}")
+            raise InvalidValueError(f"seed must be an integer in [0, 2**63), got {shown(self.seed)}")
         object.__setattr__(self, "modalities", check_modalities(self.modalities))
 
     @property

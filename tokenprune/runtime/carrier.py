@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -18,7 +19,9 @@ from tokenprune.errors import TokenPruneWarning, UnsupportedModeError
 from tokenprune.operator import PrunableCache, Stage
 from tokenprune.pipeline import Pipeline
 from tokenprune.plugins import BoundAdapter
+from tokenprune.runtime.entrance import Entrance
 from tokenprune.runtime.log import tell_spans, tell_stages
+from tokenprune.runtime.origins import Origins
 from tokenprune.runtime.prefill import Prefill
 from tokenprune.runtime.report import CacheBytes, LayerLog, Report, make_report
 from tokenprune.runtime.slots import Slots
@@ -47,23 +50,27 @@ class PrefillCarrier:
         adapter: the model's adapter.
         stages: the pipeline's operators at their places in this model.
         fallback: attention backend to switch to where the model's own cannot carry attention mass; None: refuse.
+        reports: of the last prefills.
+        call: what the running ``generate`` knows.
+        entrance: lets one thread in at a time.
     """
 
     pipeline: Pipeline
     adapter: BoundAdapter
     stages: list[Stage]
     fallback: str | None = None
-    reports: list[Report] = field(default_factory=list[Report])
+    reports: deque[Report] = field(default_factory=deque[Report])
     call: Call = field(default_factory=Call)
-    _turns: weakref.WeakKeyDictionary[object, Report] = field(default_factory=weakref.WeakKeyDictionary)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
-    _owner: int | None = None
-    _entered: int = 0
+    _turns: weakref.WeakKeyDictionary[object, Origins] = field(default_factory=weakref.WeakKeyDictionary)
+    entrance: Entrance = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.entrance = Entrance(acts=len(self.pipeline) > 0)
 
     @contextmanager
     def generating(self, call: Call) -> Generator[None, None, None]:
         """For the time of one ``generate``: its call is known, and no other thread may run this model."""
-        depth = self.enter()
+        depth = self.entrance.enter()
         if not depth:
             yield
             return
@@ -72,53 +79,10 @@ class PrefillCarrier:
             yield
         finally:
             self.call = previous
-            self.leave(depth)
+            self.entrance.leave(depth)
 
-    def enter(self) -> int:
-        """A forward or generate begins.
-
-        Returns:
-            How deep this thread is inside the session now, to be given to :meth:`leave`; 0 where it must go
-            unobserved, because another thread is inside and the empty pipeline only watches.
-
-        Raises:
-            UnsupportedModeError: another thread is inside, and the pipeline acts.
-        """
-        with self._lock:
-            if self._is_unobserved():
-                return 0
-            self._owner = threading.get_ident()
-            self._entered += 1
-            return self._entered
-
-    def leave(self, depth: int) -> None:
-        """What :meth:`enter` announced at this depth has ended, and whatever was interrupted further inside."""
-        with self._lock:
-            self._entered = min(self._entered, depth - 1)
-
-    @property
-    def is_elsewhere(self) -> bool:
-        """Whether another thread is inside the session."""
-        with self._lock:
-            return self._is_elsewhere()
-
-    @property
-    def is_unobserved(self) -> bool:
-        """Whether this thread must go unobserved, because another is inside and the empty pipeline only watches.
-
-        Raises:
-            UnsupportedModeError: another thread is inside, and the pipeline acts.
-        """
-        with self._lock:
-            return self._is_unobserved()
-
-    def _is_unobserved(self) -> bool:
-        if self._is_elsewhere() and len(self.pipeline):
-            raise UnsupportedModeError("two threads run in one session; give each thread its own model")
-        return self._is_elsewhere()
-
-    def _is_elsewhere(self) -> bool:
-        return self._entered > 0 and self._owner != threading.get_ident()
+    def __reduce__(self) -> Any:
+        raise UnsupportedModeError("a session cannot be copied or pickled, nor its model in the middle of a forward")
 
     def begin(self, prompt: Prompt, earlier: Slots | None, first_column: int) -> Prefill | None:
         """The prefill of these new tokens; None where they hold no video or image.
@@ -164,7 +128,7 @@ class PrefillCarrier:
         tell_stages(prefill.records)
         self.reports.append(report)
         if cache is not None:
-            self._turns[cache] = report
+            self._turns[cache] = report._origins
 
     def _spans(self, prompt: Prompt) -> Sequence[Sequence[VisualSpan]]:
         try:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from tokenprune.plan import TokenPlan
+from tokenprune.runtime.origins import Origins
 from tokenprune.runtime.prefill import Prefill, StageRecord
 from tokenprune.runtime.slots import Slots
 from tokenprune.runtime.state import RowState
@@ -46,9 +46,7 @@ class Report:
     _records: list[StageRecord]
     _final: Slots
     _state_rows: list[RowState]
-    _first_passed: int
-    _first_new: int
-    _earlier: Report | None = field(default=None)
+    _origins: Origins
 
     @cached_property
     def stages(self) -> list[dict[str, Any]]:
@@ -96,27 +94,18 @@ class Report:
         """Per row the columns of the ``input_ids`` as passed that the model still holds; strictly increasing."""
         columns, valid = self._final.columns.cpu(), self._final.valid.cpu()
         rows = range(0, len(columns), self.expanded)
-        kept = [columns[row][valid[row]] - self._first_passed for row in rows]
+        kept = [columns[row][valid[row]] - self._origins.first_passed for row in rows]
         return [row[row >= 0] for row in kept]
 
-    @cached_property
+    @property
     def sources(self) -> list[list[Tensor]]:
         """Per row, parallel to the visual tokens of :attr:`kept`: the sorted columns merged into each."""
-        found: list[list[Tensor]] = []
-        offset = self._first_new - self._first_passed
-        for number, row in enumerate(self._state_rows[:: self.expanded]):
-            columns = torch.cat([span.columns.cpu() for span in row.spans]) if row.spans else torch.zeros(0).long()
-            assign = row.plan.assign.cpu()
-            order = assign.argsort(stable=True)
-            groups = order[(assign < 0).sum() :].split(assign[assign >= 0].bincount(minlength=row.count).tolist())
-            merged = [columns[group] + offset for group in groups]
-            found.append(self._earlier_sources(number) + merged)
-        return found
+        return self._origins.sources
 
     @property
     def spans(self) -> list[list[SpanTrace]]:
         """Per row its videos and images of this prefill, in order, and what each operator did to them."""
-        offset = self._first_new - self._first_passed
+        offset = self._origins.first_new - self._origins.first_passed
         return [
             [
                 SpanTrace(span.modality, span.grid, span.columns + offset, plan, tuple(steps))
@@ -143,14 +132,6 @@ class Report:
     def _rows(self, counts: list[int]) -> list[int]:
         return counts[:: self.expanded]
 
-    def _earlier_sources(self, row: int) -> list[Tensor]:
-        """Sources of an earlier turn's visual tokens, where that turn is part of the ``input_ids`` passed now."""
-        if self._earlier is None or row >= len(self._earlier._state_rows) // self._earlier.expanded:
-            return []
-        shift = self._earlier._first_passed - self._first_passed
-        moved = [columns + shift for columns in self._earlier.sources[row]]
-        return [columns for columns in moved if bool((columns >= 0).all())]
-
 
 @dataclass(eq=False)
 class LayerLog:
@@ -173,7 +154,7 @@ def make_report(
     expanded: int,
     passed: int | None,
     cache: CacheBytes | None,
-    earlier: Report | None,
+    earlier: Origins | None,
 ) -> Report:
     """Freeze what a finished prefill knows.
 
@@ -183,7 +164,7 @@ def make_report(
         expanded: copies of each prompt that ran.
         passed: number of columns of the ``input_ids`` that the user passed; None: just the new tokens.
         cache: KV bytes, or None.
-        earlier: report of the turn before on the same cache.
+        earlier: the turn before on the same cache.
     """
     state = prefill.state
     stored = state.stored()
@@ -202,9 +183,7 @@ def make_report(
         _records=prefill.records,
         _final=final,
         _state_rows=state.rows,
-        _first_passed=first_passed,
-        _first_new=state.first_column,
-        _earlier=earlier,
+        _origins=Origins.of(state.rows[::expanded], first_passed, state.first_column, earlier),
     )
 
 

@@ -3,18 +3,24 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+import warnings
 import weakref
+from collections import deque
 from types import TracebackType
 
 from torch import nn
 
 from tokenprune.adapter import Removable
-from tokenprune.errors import AlreadyAttachedError, InvalidValueError, UnsupportedModeError
-from tokenprune.pipeline import Pipeline
+from tokenprune.errors import AlreadyAttachedError, InvalidValueError, TokenPruneWarning, UnsupportedModeError
+from tokenprune.messages import shown
+from tokenprune.named_pipelines import AnyPipeline, as_pipeline
 from tokenprune.plugins import find_adapter
 from tokenprune.runtime.carrier import PrefillCarrier
 from tokenprune.runtime.report import Report
+
+KEEP_REPORTS = 8
 
 _attached: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 _attaching = threading.Lock()
@@ -26,15 +32,24 @@ class Session:
     Use it as a context manager, or call :meth:`detach`. Reports stay readable after that.
     """
 
-    def __init__(self, model: nn.Module, pipeline: Pipeline, fallback: str | None = None) -> None:
-        if not isinstance(pipeline, Pipeline):
-            raise InvalidValueError(f"pipeline must be a tokenprune.Pipeline, got {type(pipeline).__name__}")
+    def __init__(
+        self,
+        model: nn.Module,
+        pipeline: AnyPipeline,
+        keep_reports: int = KEEP_REPORTS,
+        fallback: str | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise InvalidValueError(f"model must be a model (torch.nn.Module), got {shown(model)}")
+        if isinstance(keep_reports, bool) or not isinstance(keep_reports, int) or keep_reports < 1:
+            raise InvalidValueError(f"keep_reports must be a whole number of at least 1, got {shown(keep_reports)}")
         if fallback not in (None, "sdpa"):
-            raise InvalidValueError(f'fallback must be "sdpa" or None, got {fallback!r}')
+            raise InvalidValueError(f'fallback must be "sdpa" or None, got {shown(fallback)}')
+        self.pipeline = as_pipeline(pipeline)
         _refuse_wrappers(model)
         adapter = find_adapter(model)
-        self.pipeline = pipeline
-        self._carrier = PrefillCarrier(pipeline, adapter, pipeline.stages(adapter.depth), fallback)
+        kept: deque[Report] = deque(maxlen=min(keep_reports, sys.maxsize))
+        self._carrier = PrefillCarrier(self.pipeline, adapter, self.pipeline.stages(adapter.depth), fallback, kept)
         self._modules = list(model.modules())
         with _attaching:
             if any(module in _attached for module in self._modules):
@@ -49,11 +64,18 @@ class Session:
 
     @property
     def reports(self) -> list[Report]:
-        """All reports, oldest first."""
+        """The last reports, as many as :func:`attach` was told to keep, oldest first."""
         return list(self._carrier.reports)
 
     def detach(self) -> None:
-        """Take every hook off; doing it twice is harmless."""
+        """Take every hook off; doing it twice is harmless.
+
+        A call that another thread is in the middle of is waited for.
+
+        Raises:
+            UnsupportedModeError: this thread is in the middle of a call (from a streamer, a hook, an operator).
+        """
+        self._carrier.entrance.close()
         with _attaching:
             while self._handles:
                 self._handles.pop().remove()
@@ -67,28 +89,40 @@ class Session:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        attached = bool(self._handles)
         self.detach()
+        if kind is None and attached and len(self.pipeline) and not self._carrier.entrance.asked:
+            warnings.warn(
+                "a session ended in which the model was never called; a thread that calls it must be joined inside the "
+                "`with` block",
+                TokenPruneWarning,
+                stacklevel=2,
+            )
 
 
-def attach(model: nn.Module, pipeline: Pipeline, *, fallback: str | None = None) -> Session:
+def attach(
+    model: nn.Module, pipeline: AnyPipeline, *, keep_reports: int = KEEP_REPORTS, fallback: str | None = None
+) -> Session:
     """Attach a pipeline to a model: from now on every prefill that holds visual tokens goes through it.
 
     Args:
         model: a model that an installed adapter knows, possibly inside a wrapper such as PEFT's.
-        pipeline: the operators; an empty pipeline only writes reports.
+        pipeline: a :class:`tokenprune.Pipeline`, one operator, a sequence of operators, or the name of a preset; an
+            empty pipeline only writes reports.
+        keep_reports: how many reports ``session.reports`` holds, at least 1; older ones are forgotten.
         fallback: ``"sdpa"``: run under that attention backend, where the model's own cannot carry attention mass, and
             restore the model's setting on detaching; None: refuse.
 
     Returns:
-        The session; ``with tokenprune.attach(model, pipeline) as session: model.generate(...)``.
+        The session; ``with tokenprune.attach(model, "default") as session: model.generate(...)``.
 
     Raises:
         NoAdapterError: no adapter knows the model.
         AlreadyAttachedError: the model has a session.
-        InvalidValueError: a selector's layer lies beyond the model's depth.
+        InvalidValueError: an argument is something else, or a selector's layer lies beyond the model's depth.
         UnsupportedModeError: the model is compiled or wrapped in a way that cannot be pruned.
     """
-    return Session(model, pipeline, fallback)
+    return Session(model, pipeline, keep_reports, fallback)
 
 
 def _refuse_wrappers(model: nn.Module) -> None:

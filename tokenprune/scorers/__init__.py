@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import meant, shown
 from tokenprune.operator import TokenScorer
 from tokenprune.scorers.content import ContentScore
 from tokenprune.scorers.key_norm import KeyNormScore
@@ -30,8 +31,8 @@ def as_scorer(scorer: str | TokenScorer) -> TokenScorer:
     allowed = f"{', '.join(map(repr, SCORERS))} or an object with a score(view) method"
     if isinstance(scorer, str):
         if scorer not in SCORERS:
-            raise InvalidValueError(f"scorer must be {allowed}, got {scorer!r}")
+            raise InvalidValueError(f"scorer must be {allowed}, got {shown(scorer)}{meant(scorer, SCORERS)}")
         return SCORERS[scorer]()
     if isinstance(scorer, type) or not isinstance(scorer, TokenScorer):
-        raise InvalidValueError(f"scorer must be {allowed}, got {scorer!r}")
+        raise InvalidValueError(f"scorer must be {allowed}, got {shown(scorer)}")
     return scorer

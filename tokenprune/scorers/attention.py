@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import not_one_of
 from tokenprune.view import AttentionView
 
 SCORE_BYTES = 64 * 2**20
@@ -53,7 +54,7 @@ def attention_scores(view: AttentionView, *, rotated: bool, allowed: KeyMask, he
 def check_head_reduction(name: str) -> None:
     """Raise :class:`InvalidValueError` unless ``name`` is one of :data:`HEAD_REDUCTIONS`."""
     if not isinstance(name, str) or name not in HEAD_REDUCTIONS:
-        raise InvalidValueError(f"head_reduction must be one of {', '.join(HEAD_REDUCTIONS)}, got {name!r}")
+        raise InvalidValueError(not_one_of("head_reduction", HEAD_REDUCTIONS, name))
 
 
 def piece_sizes(kv_heads: int, group: int, rows: int, keys: int, columns: int, head_dim: int) -> tuple[int, int, int]:

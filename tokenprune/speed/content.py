@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 
 SPACING = 4
 """Positions between two independent places of a pattern; what lies between is interpolated."""
@@ -53,9 +54,11 @@ def scene_features(
         InvalidValueError: a size below 1, or ``static`` outside [0, 1].
     """
     if min(*grid, dim, scene_frames) < 1:
-        raise InvalidValueError(f"sizes must be at least 1, got grid={grid!r}, dim={dim}, scene_frames={scene_frames}")
+        raise InvalidValueError(
+            f"sizes must be at least 1, got grid={shown(grid)}, dim={dim}, scene_frames={scene_frames}"
+        )
     if not 0 <= static <= 1:
-        raise InvalidValueError(f"static must be a fraction in [0, 1], got {static!r}")
+        raise InvalidValueError(f"static must be a fraction in [0, 1], got {shown(static)}")
     frames, height, width = grid
     length = height * width
     still = math.floor(Fraction(str(static)) * length)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 from tokenprune.speed.scoring import AttentionShape
 
 
@@ -46,16 +47,16 @@ class OperatorsRequest:
 
     def __post_init__(self) -> None:
         if not self.frames or min(self.frames) < 1 or len(set(self.frames)) < len(self.frames):
-            raise InvalidValueError(f"frames must be different integers of at least 1, got {self.frames!r}")
+            raise InvalidValueError(f"frames must be different integers of at least 1, got {shown(self.frames)}")
         object.__setattr__(self, "frames", tuple(sorted(self.frames)))
         least = {"rows": 1, "columns": 1, "width": 1, "rounds": 1, "warmup": 0}
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
-                raise InvalidValueError(f"{name} must be at least {smallest}, got {getattr(self, name)!r}")
+                raise InvalidValueError(f"{name} must be at least {smallest}, got {shown(getattr(self, name))}")
         if self.direct_up_to is not None and self.direct_up_to < 0:
-            raise InvalidValueError(f"direct_up_to must be at least 0, got {self.direct_up_to!r}")
+            raise InvalidValueError(f"direct_up_to must be at least 0, got {shown(self.direct_up_to)}")
         if not 0 <= self.static <= 1:
-            raise InvalidValueError(f"static must be a fraction in [0, 1], got {self.static!r}")
+            raise InvalidValueError(f"static must be a fraction in [0, 1], got {shown(self.static)}")
         if self.device.type not in ("cpu", "cuda"):
             raise InvalidValueError(f"device must be cpu or cuda, got {self.device}")
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.cluster import dpc_knn, portion
+from tokenprune.device import where_fp64_is
 from tokenprune.operator import TokenMerger
 from tokenprune.operators.attn_prune import AttnPrune
 from tokenprune.operators.random import RandomSelect
@@ -136,7 +137,7 @@ def _merge(clip: Clip) -> Subject:
 
 def _frame_pairs(clip: Clip) -> Subject:
     def ready() -> Run:
-        operator, frames = STMerge(), clip.frame_sums
+        operator, frames = STMerge(), where_fp64_is(clip.frame_sums)
         clusters = portion(len(frames), operator.temporal_segment_ratio)
         counts = torch.full((1,), clusters, dtype=torch.int64, device=frames.device)
         unit = torch.ones(1, dtype=torch.float64, device=frames.device)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 from tokenprune.pipeline import Pipeline
 from tokenprune.speed.figures import Progress
 from tokenprune.speed.result import SpeedResult
@@ -58,15 +59,17 @@ class SpeedRequest:
 
     def __post_init__(self) -> None:
         if self.shape is not None and self.model is not None:
-            raise InvalidValueError(f"name a shape or a model, not both, got {self.shape!r} and {self.model!r}")
+            raise InvalidValueError(
+                f"name a shape or a model, not both, got {shown(self.shape)} and {shown(self.model)}"
+            )
         if min(self.grid) < 1:
-            raise InvalidValueError(f"grid must be (T, H, W) of at least 1, got {self.grid!r}")
+            raise InvalidValueError(f"grid must be (T, H, W) of at least 1, got {shown(self.grid)}")
         least = {"text": 1, "batch": 1, "new_tokens": 1, "rounds": 1, "warmup": 0}
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
-                raise InvalidValueError(f"{name} must be at least {smallest}, got {getattr(self, name)!r}")
+                raise InvalidValueError(f"{name} must be at least {smallest}, got {shown(getattr(self, name))}")
         if not 0 <= self.static <= 1:
-            raise InvalidValueError(f"static must be a fraction in [0, 1], got {self.static!r}")
+            raise InvalidValueError(f"static must be a fraction in [0, 1], got {shown(self.static)}")
 
 
 class SpeedBench(Protocol):

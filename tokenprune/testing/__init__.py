@@ -13,7 +13,7 @@ from importlib.util import find_spec
 _missing = [name for name in ("hypothesis", "pytest") if find_spec(name) is None]
 if _missing:
     raise ModuleNotFoundError(
-        f'tokenprune.testing needs {" and ".join(_missing)}: pip install "tokenprune-vlm[dev]"', name=_missing[0]
+        f'tokenprune.testing needs {" and ".join(_missing)}: pip install "tokenprune-vlm[testing]"', name=_missing[0]
     )
 
 from tokenprune.testing.caches import CACHE_LAWS, check_cache  # noqa: E402

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from tokenprune.messages import shown
 from tokenprune.operator import Operator
 from tokenprune.pipeline import Pipeline
 from tokenprune.plan import TokenPlan
@@ -102,4 +103,6 @@ def require_json(operator: Operator) -> None:
     written = json.loads(json.dumps(Pipeline([operator]).to_dict(), allow_nan=False))
     if any(type(operator) in plugin.operators.values() for plugin in default_registry().plugins):
         again = Pipeline.from_dict(written)
-        require(again == Pipeline([operator]), f"written as JSON and read again, {operator!r} became {again!r}")
+        require(
+            again == Pipeline([operator]), f"written as JSON and read again, {shown(operator)} became {shown(again)}"
+        )

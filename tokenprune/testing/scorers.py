@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tokenprune.messages import shown
 from tokenprune.operator import TokenScorer
 from tokenprune.testing.laws import Law, check_all, law, require
 from tokenprune.testing.same import same_bits, unchanged
@@ -44,7 +45,7 @@ def _view(scorer: TokenScorer, data: st.DataObject) -> AttentionView:
 @law(11)
 def it_is_a_scorer(scorer: TokenScorer, data: st.DataObject) -> None:
     """A scorer is an object (no class) with ``score(tokens)``."""
-    require(not isinstance(scorer, type) and isinstance(scorer, TokenScorer), f"{scorer!r} has no score(tokens)")
+    require(not isinstance(scorer, type) and isinstance(scorer, TokenScorer), f"{shown(scorer)} has no score(tokens)")
 
 
 @law(8)

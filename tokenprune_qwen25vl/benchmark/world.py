@@ -7,12 +7,13 @@ import hashlib
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.benchmark import BenchmarkRequest, BenchmarkResult, Progress, Row, Share
+from tokenprune.benchmark import BenchmarkRequest, BenchmarkResult, Journal, Progress, Row, Share
 from tokenprune.errors import InvalidValueError, TokenPruneError
+from tokenprune.messages import not_one_of, shown
 from tokenprune_qwen25vl.benchmark.asked import SEEDS_APART, AskedClip, ask_world, normalised
 from tokenprune_qwen25vl.benchmark.budgets import Decoder
 from tokenprune_qwen25vl.benchmark.entries import Entry, Fixed, Matched, Plain, Suite, matched_to, spending
@@ -41,28 +42,35 @@ class WorldBenchmark:
         """``table``, ``sweep``, ``ablation``."""
         return tuple(SUITES)
 
-    def run(self, request: BenchmarkRequest, progress: Progress) -> BenchmarkResult:
-        """Ask every entry every question.
+    def run(self, request: BenchmarkRequest, progress: Progress, journal: Journal | None = None) -> BenchmarkResult:
+        """Ask every entry every question; a piece of the journal is a clip.
 
         Raises:
             ModelLoadError: the model cannot be loaded.
             NoAdapterError: it is no Qwen2.5-VL.
             InvalidValueError: an unknown suite, a pipeline named like a row of the benchmark's own, or one that does
                 not fit the model's depth.
+            ResultFileError: the journal is of another run.
         """
         if request.suite is not None and request.suite not in SUITES:
-            raise InvalidValueError(f"suite must be one of {', '.join(SUITES)}, got {request.suite!r}")
+            raise InvalidValueError(not_one_of("suite", SUITES, request.suite))
         from tokenprune_qwen25vl.loading import load
 
         model, processor = load(request.model, request.device, request.dtype, request.attn)
         clips = ask_world(request.questions, request.seed)
         run = _Run(model, processor)
+        first = run.see(clips[0])
+        run.begin(request, clips, Decoder(len(first.clip.features), model.config.get_text_config().num_hidden_layers))
+        known = {} if journal is None else _known(journal, _setting(request, clips, run))
         for done, clip in enumerate(clips):
-            seen = run.see(clip)
-            if done == 0:
-                run.begin(request, Decoder(len(seen.features), model.config.get_text_config().num_hidden_layers))
             progress(done, len(clips))
-            run.ask(clip, seen)
+            if clip.scene.seed in known:
+                run.count(known[clip.scene.seed])
+                continue
+            asked = run.ask(clip, run.see(clip) if done else first)
+            if journal is not None:
+                journal.add(asked)
+            run.count(asked)
         progress(len(clips), len(clips))
         return BenchmarkResult(
             benchmark="world",
@@ -89,19 +97,44 @@ def build_suite(request: BenchmarkRequest, decoder: Decoder) -> Suite:
     names = [entry.name for entry in entries]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InvalidValueError(f"two rows are named {twice[0]!r}; give the pipeline another name")
+        raise InvalidValueError(f"two rows are named {shown(twice[0])}; give the pipeline another name")
     return Suite(tuple(entries), suite.unreachable)
+
+
+def _known(journal: Journal, setting: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
+    """Clip -> what was answered about it in an earlier run, which must have been of the same setting."""
+    for name, value in setting.items():
+        if not name.endswith("seconds"):
+            journal.require(name, value)
+    return {entry["clip"]: entry for entry in journal.entries}
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """A clip that was looked at, and the time it took."""
+
+    clip: SeenClip
+    seconds: float
 
 
 @dataclass(eq=False)
 class _Tally:
-    """What is counted of one entry."""
+    """What is counted of one entry, on one clip or on all."""
 
     right: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     agreed: int = 0
     budgets: list[float] = field(default_factory=list[float])
     retained: list[float] = field(default_factory=list[float])
     seconds: float = 0.0
+
+    def add(self, other: _Tally) -> None:
+        """Count what was counted elsewhere, too."""
+        for kind, right in other.right.items():
+            self.right[kind] += right
+        self.agreed += other.agreed
+        self.budgets += other.budgets
+        self.retained += other.retained
+        self.seconds += other.seconds
 
 
 @dataclass(eq=False)
@@ -116,33 +149,32 @@ class _Run:
     asked: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     tallies: dict[str, _Tally] = field(default_factory=dict[str, _Tally])
 
-    def begin(self, request: BenchmarkRequest, decoder: Decoder) -> None:
+    def begin(self, request: BenchmarkRequest, clips: Sequence[AskedClip], decoder: Decoder) -> None:
         """Now that a prompt is known, what budgets mean is known, too."""
+        for question in (question for clip in clips for question in clip.questions):
+            self.asked[question.kind] += 1
         self.decoder = decoder
         self.suite = build_suite(request, decoder)
         self.tallies = {entry.name: _Tally() for entry in self.suite.entries}
 
-    def see(self, clip: AskedClip) -> SeenClip:
+    def see(self, clip: AskedClip) -> _Look:
         from tokenprune_qwen25vl.benchmark.answering import see
         from tokenprune_qwen25vl.video import VideoClip
 
         start = time.perf_counter()
         frames = VideoClip.from_frames(render(clip.scene), FPS)
         seen = see(self.model, self.processor, frames, [question.text for question in clip.questions])
-        self.shared_seconds += time.perf_counter() - start
-        return seen
+        return _Look(seen, time.perf_counter() - start)
 
-    def ask(self, clip: AskedClip, seen: SeenClip) -> None:
-        """Ask every entry the questions about one clip."""
+    def ask(self, clip: AskedClip, look: _Look) -> dict[str, Any]:
+        """Ask every entry the questions about one clip: what :meth:`count` counts, JSON-ready."""
         spent: dict[str, int] = {}
         plain: list[str] = []
-        for question in clip.questions:
-            self.asked[question.kind] += 1
+        rows: dict[str, dict[str, Any]] = {}
         for entry in self.suite.entries:
             start = time.perf_counter()
-            given = self._answers(entry, seen, spent, clip.scene.seed)
-            tally = self.tallies[entry.name]
-            tally.seconds += time.perf_counter() - start
+            given = self._answers(entry, look.clip, spent, clip.scene.seed)
+            tally = _Tally(seconds=time.perf_counter() - start)
             texts = [normalised(text) for text in given.texts]
             plain = plain or texts
             spent[entry.name] = _spend(given.budgets, self.decoder)
@@ -151,6 +183,14 @@ class _Run:
             tally.agreed += sum(text == other for text, other in zip(texts, plain))
             for question, text in zip(clip.questions, texts):
                 tally.right[question.kind] += text == normalised(question.answer)
+            rows[entry.name] = asdict(tally)
+        return {"clip": clip.scene.seed, "seconds": look.seconds, "rows": rows}
+
+    def count(self, asked: Mapping[str, Any]) -> None:
+        """Count what was answered about one clip, now or in an earlier run."""
+        self.shared_seconds += asked["seconds"]
+        for name, tally in self.tallies.items():
+            tally.add(_Tally(**asked["rows"][name]))
 
     def _answers(self, entry: Entry, seen: SeenClip, spent: Mapping[str, int], seed: int) -> Answers:
         from tokenprune_qwen25vl.benchmark.answering import answer

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
 from tokenprune.speed.figures import Interleaved, Progress, Sample, interleave
 from tokenprune.speed.machine import describe_machine
 from tokenprune.speed.request import SpeedRequest
@@ -80,13 +81,13 @@ class _Loaded:
 def _check_names(request: SpeedRequest) -> None:
     for name in request.pipelines:
         if name in (PLAIN, VISION) or name.startswith(("ideal: ", "usual: ")):
-            raise InvalidValueError(f"a pipeline must not be named like another row, got {name!r}")
+            raise InvalidValueError(f"a pipeline must not be named like another row, got {shown(name)}")
 
 
 def _load(request: SpeedRequest) -> _Loaded:
     device = device_named(request.device)
     if device.type not in ("cpu", "cuda"):
-        raise InvalidValueError(f"speed is measured on cpu and cuda, got device {str(device)!r}")
+        raise InvalidValueError(f"speed is measured on cpu and cuda, got device {shown(str(device))}")
     if request.shape is not None:
         parts = require_parts(build(request.shape, device, request.dtype, request.attn))
         return _Loaded(parts, video_processor(parts.model.config.vision_config), request.shape, True)

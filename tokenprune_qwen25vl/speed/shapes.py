@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokenprune.errors import InvalidValueError, ModelLoadError
+from tokenprune.messages import not_one_of
 from tokenprune_qwen25vl.loading import dtype_named, first_line
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ SHAPES: Mapping[str, Shape] = {
 def shape_named(name: str) -> Shape:
     """The shape; raises :class:`InvalidValueError` for a name that there is not."""
     if name not in SHAPES:
-        raise InvalidValueError(f"shape must be one of {', '.join(SHAPES)}, got {name!r}")
+        raise InvalidValueError(not_one_of("shape", SHAPES, name))
     return SHAPES[name]
 
 
