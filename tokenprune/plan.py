@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
@@ -164,19 +165,32 @@ class TokenPlan:
             mixing=_joined(mixings),
         )
 
-    def restricted(self, start: int, stop: int) -> TokenPlan:
-        """What the plan does to tokens ``[start, stop)``; one merged into a token elsewhere counts as dropped here.
+    def split(self, counts: Sequence[int]) -> list[TokenPlan]:
+        """What the plan does to the first ``counts[0]`` tokens, the next ``counts[1]``, and so on.
 
-        Waits for the device.
+        A token merged into one elsewhere counts as dropped. Waits for the device once, where there are several.
         """
-        first, last = torch.searchsorted(self.anchors, self.anchors.new_tensor([start, stop])).tolist()
+        edges = [0, *itertools.accumulate(counts)]
+        if len(counts) == 1:
+            return [self]
+        kept = torch.searchsorted(self.anchors, self.anchors.new_tensor(edges)).tolist()
+        return [
+            self._part(*tokens, *places)
+            for tokens, places in zip(itertools.pairwise(edges), itertools.pairwise(kept), strict=True)
+        ]
+
+    def _part(self, start: int, stop: int, first: int, last: int) -> TokenPlan:
+        """Of tokens ``[start, stop)``, of which those at places ``[first, last)`` go on."""
         assign = self.assign[start:stop] - first
-        assign = torch.where((assign >= 0) & (assign < last - first), assign, -1)
-        blocks = None if self.blocks is None else self.blocks[first:last]
-        scores = None if self.scores is None else self.scores[start:stop]
-        weights = None if self.weights is None else self.weights[start:stop]
-        anchors = self.anchors[first:last] - start
-        return TokenPlan(anchors, assign, weights, blocks, self.segments, self.merges, scores)
+        return TokenPlan(
+            self.anchors[first:last] - start,
+            torch.where((assign >= 0) & (assign < last - first), assign, -1),
+            None if self.weights is None else self.weights[start:stop],
+            None if self.blocks is None else self.blocks[first:last],
+            self.segments,
+            self.merges,
+            None if self.scores is None else self.scores[start:stop],
+        )
 
     @property
     def total(self) -> int:

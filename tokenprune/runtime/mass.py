@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.batching import pieces
+from tokenprune.device import where_fp64_is
 from tokenprune.plan import TokenPlan
 
 NEAR = 1e-9
@@ -34,17 +35,17 @@ def with_heirs(plan: TokenPlan, features: Tensor, left: Tensor, counts: Sequence
         torch.arange(len(counts), device=dropped.device), torch.tensor(counts, device=dropped.device)
     )
     kept_video = video[plan.anchors]
-    kept = left.double()
+    kept, features = where_fp64_is(left).double(), where_fp64_is(features)
     squares = kept.square().sum(dim=1)
     assign = plan.assign.clone()
     for part in pieces(len(dropped), 2 * plan.kept + kept.shape[1], features.device):
         rows = dropped[part]
-        mine = features[rows].double()
+        mine = features[rows.to(features.device)].double()
         own = mine.square().sum(dim=1, keepdim=True)
         distance = own + squares - 2.0 * (mine @ kept.T)
-        elsewhere = video[rows][:, None] != kept_video
+        elsewhere = (video[rows][:, None] != kept_video).to(features.device)
         elsewhere &= ~elsewhere.all(dim=1, keepdim=True)
         distance = distance.masked_fill(elsewhere, torch.inf)
         near = distance <= distance.amin(dim=1, keepdim=True) + NEAR * (own + squares.amax())
-        assign[rows] = near.to(torch.uint8).argmax(dim=1)
+        assign[rows] = near.to(torch.uint8).argmax(dim=1).to(assign.device)
     return TokenPlan(plan.anchors, assign)

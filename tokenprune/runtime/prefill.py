@@ -140,16 +140,9 @@ def _ask_row(stage: Stage, row: RowState, features: Tensor, more: Mapping[str, A
     shown = row.shown(stage.modalities)
     plan = stage.decide(row.tokens(shown, features, more))
     kept = list(row.counts)
-    if len(shown) == 1:
-        kept[shown[0]] = plan.kept
-        _trace(stage, row, shown[0], plan)
-    else:
-        begin = 0
-        for number in shown:
-            part = plan.restricted(begin, begin + row.counts[number])
-            begin += row.counts[number]
-            kept[number] = part.kept
-            _trace(stage, row, number, part)
+    for number, part in zip(shown, plan.split([row.counts[i] for i in shown])):
+        kept[number] = part.kept
+        _trace(stage, row, number, part)
     return row.lift(plan, shown), kept
 
 

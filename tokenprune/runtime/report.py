@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -189,12 +189,9 @@ def make_report(
 
 def _plans_of(row: RowState) -> list[TokenPlan]:
     """What has happened to each span of a row in all."""
-    plans: list[TokenPlan] = []
-    begin = 0
-    for span in row.spans:
-        plans.append(row.plan.restricted(begin, begin + len(span.columns)))
-        begin += len(span.columns)
-    return plans
+    segments = [next((s.plan.segments for s in reversed(steps) if s.plan.segments), None) for steps in row.steps]
+    plans = row.plan.split([len(span.columns) for span in row.spans])
+    return [replace(plan, segments=found) for plan, found in zip(plans, segments)]
 
 
 def _ratio(part: int, whole: int) -> float:
