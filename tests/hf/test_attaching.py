@@ -57,7 +57,7 @@ def test_what_stands_for_a_pipeline(given: Any, pipeline: tp.Pipeline) -> None:
         (tp.Pipeline, "pipeline must be a Pipeline"),
         (tp.KeyNormScore(), "pipeline must be a Pipeline"),
         (torch.nn.Linear(1, 1), "pipeline must be a Pipeline"),
-        (iter([PRUNE]), "pipeline must be a Pipeline"),
+        pytest.param(iter([PRUNE]), "pipeline must be a Pipeline", id="iterator"),
         (tp.STMerge, "pipeline must be a Pipeline"),
         (tp.AttnPrune, "pipeline must be a Pipeline"),
         (["default"], "must be a TokenMerger"),
