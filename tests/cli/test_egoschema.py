@@ -45,7 +45,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         if uid != MISSING:
             shutil.copy(BUNNY, Path("videos") / f"{uid}.mp4")
     Path("videos", f"{UIDS[5]}.mp4").rename(Path("videos", f"{UIDS[5]}.mkv"))
-    Path("videos", f"{BROKEN}.mp4").write_bytes(BUNNY.read_bytes()[:40_000])
+    data = BUNNY.read_bytes()
+    Path("videos", f"{BROKEN}.mp4").write_bytes(data[: data.index(b"mdat") + 100])  # no frame is left
     return tmp_path
 
 

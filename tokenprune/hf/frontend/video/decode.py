@@ -5,13 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from tokenprune.hf.frontend.video.canvas import Canvas, Progress
 from tokenprune.hf.frontend.video.fit import Fit
-from tokenprune.hf.frontend.video.orient import to_rgb
+from tokenprune.hf.frontend.video.orient import Upright
 from tokenprune.hf.frontend.video.reader import DecodeFaultError, Manner, Reader, SeekFaultError
 from tokenprune.hf.frontend.video.runs import plan_runs
 from tokenprune.hf.frontend.video.source import opened
@@ -36,10 +35,10 @@ def decode(
 
 def _fill(path: Path, timeline: Timeline, canvas: Canvas, manner: Manner) -> None:
     with opened(path) as (container, stream):
-        aspect = stream.sample_aspect_ratio
+        upright = Upright(stream.sample_aspect_ratio)
         reader = Reader(container, stream, timeline, manner)
         for run in plan_runs(timeline, sorted(set(canvas.indices))):
-            _fill_run(_numbered(reader.frames(run), timeline), run.wanted, canvas, aspect)
+            _fill_run(_numbered(reader.frames(run), timeline), run.wanted, canvas, upright)
 
 
 def _numbered(decoded: Iterator[Any], timeline: Timeline) -> Iterator[tuple[int, Any]]:
@@ -50,18 +49,16 @@ def _numbered(decoded: Iterator[Any], timeline: Timeline) -> Iterator[tuple[int,
             yield index, frame
 
 
-def _fill_run(
-    decoded: Iterator[tuple[int, Any]], wanted: Sequence[int], canvas: Canvas, aspect: Fraction | None
-) -> None:
+def _fill_run(decoded: Iterator[tuple[int, Any]], wanted: Sequence[int], canvas: Canvas, upright: Upright) -> None:
     """Put the wanted frames; for one that does not come, the picture that a player still shows."""
     pending = list(wanted)
     last: Any = None
     for index, frame in decoded:
         while pending and pending[0] < index and last is not None:
-            canvas.put(pending.pop(0), to_rgb(last, aspect), stands_in=True)
+            canvas.put(pending.pop(0), upright(last), stands_in=True)
         if index in pending:
             pending.remove(index)
-            canvas.put(index, to_rgb(frame, aspect), flawed=bool(frame.is_corrupt))
+            canvas.put(index, upright(frame), flawed=bool(frame.is_corrupt))
         last = frame
     for index in pending if last is not None else []:
-        canvas.put(index, to_rgb(last, aspect), stands_in=True)
+        canvas.put(index, upright(last), stands_in=True)

@@ -10,21 +10,24 @@ from typing import Any
 import numpy as np
 
 from tokenprune.hf.frontend.video.clip import Frames
+from tokenprune.hf.frontend.video.source import pyav
 
 
-def to_rgb(frame: Any, aspect: Fraction | None) -> Frames:
-    """``(H, W, 3)`` of a PyAV frame.
+class Upright:
+    """Turns PyAV's frames of one video into ``(H, W, 3)``; one converter for all, since each holds memory.
 
     Args:
-        frame: decoded.
         aspect: width of a pixel over its height; None or 1: square.
     """
-    if aspect is None or aspect <= 0 or aspect == 1:
-        pixels: Frames = frame.to_ndarray(format="rgb24")
-    else:
-        wide = max(round(frame.width * aspect), 1)
-        pixels = frame.reformat(width=wide, height=frame.height, format="rgb24").to_ndarray()
-    return turned(pixels, display_matrix(frame))
+
+    def __init__(self, aspect: Fraction | None) -> None:
+        self._aspect = aspect if aspect is not None and aspect > 0 else Fraction(1)
+        self._converter = pyav().video.reformatter.VideoReformatter()
+
+    def __call__(self, frame: Any) -> Frames:
+        wide = max(round(frame.width * self._aspect), 1)
+        pixels: Frames = self._converter.reformat(frame, width=wide, height=frame.height, format="rgb24").to_ndarray()
+        return turned(pixels, display_matrix(frame))
 
 
 def display_matrix(frame: Any) -> tuple[int, int, int, int] | None:
