@@ -41,6 +41,11 @@ if TYPE_CHECKING:
     from tokenprune.hookspecs import hookimpl as hookimpl
     from tokenprune.named_pipelines import preset as preset
     from tokenprune.named_pipelines import presets as presets
+    from tokenprune.operator import Operator as Operator
+    from tokenprune.operator import PrunableCache as PrunableCache
+    from tokenprune.operator import TokenMerger as TokenMerger
+    from tokenprune.operator import TokenScorer as TokenScorer
+    from tokenprune.operator import TokenSelector as TokenSelector
     from tokenprune.operators.attn_prune import AttnPrune as AttnPrune
     from tokenprune.operators.random import RandomSelect as RandomSelect
     from tokenprune.operators.st_merge import STMerge as STMerge
@@ -51,11 +56,6 @@ if TYPE_CHECKING:
     from tokenprune.plan import TokenPlan as TokenPlan
     from tokenprune.plugins import PluginInfo as PluginInfo
     from tokenprune.plugins import list_plugins as list_plugins
-    from tokenprune.protocols import Operator as Operator
-    from tokenprune.protocols import PrunableCache as PrunableCache
-    from tokenprune.protocols import TokenMerger as TokenMerger
-    from tokenprune.protocols import TokenScorer as TokenScorer
-    from tokenprune.protocols import TokenSelector as TokenSelector
     from tokenprune.runtime.report import Report as Report
     from tokenprune.runtime.session import Session as Session
     from tokenprune.runtime.session import attach as attach
@@ -88,7 +88,7 @@ _PUBLIC = {
     "pipeline": "Pipeline",
     "plan": "TokenPlan",
     "plugins": "PluginInfo list_plugins",
-    "protocols": "Operator PrunableCache TokenMerger TokenScorer TokenSelector",
+    "operator": "Operator PrunableCache TokenMerger TokenScorer TokenSelector",
     "runtime.report": "Report",
     "runtime.session": "Session attach",
     "scorers.content": "ContentScore",

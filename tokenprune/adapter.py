@@ -82,7 +82,14 @@ class AttentionReader(Protocol):
         """Start capturing, for each prompt row the queries at ``rows[b]`` (places in the running sequence)."""
         ...
 
-    def view(self, row: int, earlier_keys: Tensor | None, valid_keys: Tensor, visual_places: Tensor) -> AttentionView:
+    def view(
+        self,
+        row: int,
+        earlier_keys: Tensor | None,
+        valid_keys: Tensor,
+        visual_places: Tensor,
+        mass: Tensor | None = None,
+    ) -> AttentionView:
         """What the layer just computed, for one prompt row.
 
         Args:
@@ -90,6 +97,7 @@ class AttentionReader(Protocol):
             earlier_keys: ``(kv_heads, P, head_dim)`` rotated keys that the cache held before this prefill, or None.
             valid_keys: ``(P + L,)`` bool over earlier and new keys.
             visual_places: ``(N,)`` places of the visual tokens in the running sequence (without the earlier P).
+            mass: ``(P + L,)`` fp32 how many tokens each key stands for in the layer's softmax; None: one each.
         """
         ...
 

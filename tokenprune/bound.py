@@ -12,7 +12,7 @@ from torch import nn
 from tokenprune.adapter import AttentionReader, DecoderPort, Prompt, VisualSpan
 from tokenprune.errors import MissingHookError
 from tokenprune.loading import Plugin
-from tokenprune.protocols import PrunableCache
+from tokenprune.operator import PrunableCache
 
 
 @dataclass(frozen=True, eq=False)

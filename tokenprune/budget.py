@@ -57,6 +57,10 @@ class Budget:
             except InvalidValueError as error:
                 raise BudgetError(str(error)) from None
 
+    def __call__(self, total: int) -> int:
+        """The same as :meth:`count`."""
+        return self.count(total)
+
     def count(self, total: int) -> int:
         """Tokens kept of ``total``: ``ceil(keep_ratio * total)`` or ``keep``, at most ``total``, at least 1 of any."""
         if total <= 0:

@@ -15,7 +15,7 @@ from torch import nn
 
 from tokenprune.adapter import Accepted, AttentionReader, Declined, DecoderPort, Prompt, VisualSpan
 from tokenprune.benchmark import Benchmark
-from tokenprune.protocols import PrunableCache
+from tokenprune.operator import PrunableCache
 from tokenprune.runner import VideoRunner
 from tokenprune.speed.request import SpeedBench
 

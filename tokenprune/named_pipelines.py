@@ -11,12 +11,12 @@ from typing import TypeAlias
 
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import not_one_of, shown
+from tokenprune.operator import Operator, Schedule
 from tokenprune.operators.attn_prune import AttnPrune
 from tokenprune.operators.st_merge import STMerge
-from tokenprune.pipeline import Pipeline
-from tokenprune.protocols import Operator, TokenMerger, TokenSelector
+from tokenprune.pipeline import LEFT_OUT, Pipeline
 
-AnyPipeline: TypeAlias = Pipeline | Operator | Sequence[Operator] | str
+AnyPipeline: TypeAlias = Pipeline | Operator | Schedule | Sequence[Operator | Schedule] | str
 """What stands for a pipeline: itself, one operator, operators in a sequence, or a preset's name."""
 
 LAYER = 0.36  # layer 10 of the 28 of Qwen2.5-VL-7B, PruneVid's choice, as a fraction that fits other depths
@@ -51,15 +51,23 @@ def presets() -> tuple[str, ...]:
     return tuple(_PRESETS)
 
 
-def preset(name: str) -> Pipeline:
+def preset(name: str, *, mass: str | object | None = LEFT_OUT) -> Pipeline:
     """The pipeline of this name.
 
+    >>> tp.preset("default", mass="sizes").mass
+    'sizes'
+
+    Args:
+        name: one of :func:`presets`.
+        mass: as in :class:`Pipeline`, in place of the preset's own.
+
     Raises:
-        InvalidValueError: there is no such preset; the message lists them.
+        InvalidValueError: there is no such preset, the message lists them; or ``mass`` is not allowed.
     """
     if not isinstance(name, str) or name not in _PRESETS:
         raise InvalidValueError(not_one_of("preset", _PRESETS, name))
-    return _PRESETS[name]
+    found = _PRESETS[name]
+    return found if mass is LEFT_OUT else Pipeline(found.operators, mass=mass)  # type: ignore[arg-type]
 
 
 def as_pipeline(given: AnyPipeline) -> Pipeline:
@@ -75,7 +83,7 @@ def as_pipeline(given: AnyPipeline) -> Pipeline:
         return given
     if isinstance(given, str):
         return preset(given)
-    if isinstance(given, (TokenMerger, TokenSelector)) and not isinstance(given, type):
+    if isinstance(given, (Operator, Schedule)) and not isinstance(given, type):
         return Pipeline([given])
     if isinstance(given, Sequence) and not isinstance(given, (bytes, bytearray)):
         return Pipeline(given)

@@ -6,92 +6,139 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokenprune.depth import check_layer, resolve_layer
 from tokenprune.errors import InvalidValueError, PipelineFileError, TokenPruneError
 from tokenprune.files import write_text
 from tokenprune.messages import shown
+from tokenprune.operator import (
+    AFTER_LAYER,
+    AFTER_PREFILL,
+    BEFORE_LLM,
+    SITES,
+    Operator,
+    Schedule,
+    Stage,
+    layer_of,
+    modalities_of,
+    needs_of,
+    site_of,
+)
 from tokenprune.operator_json import build, describe
-from tokenprune.protocols import Operator, TokenMerger, TokenSelector
 from tokenprune.strict_json import read_json
 
 FORMAT = "tokenprune.pipeline"
-VERSION = 1
+VERSION = 2
+MASSES = ("sizes", None)
 MOST_OPERATORS = 64
 MOST_BYTES = 2**20
 """Of a file; the largest pipeline takes a few thousand."""
 
 
+class _LeftOut:
+    """The mark of an argument that was not given."""
+
+
+LEFT_OUT = _LeftOut()
+
+
 @dataclass(frozen=True, init=False)
 class Pipeline:
-    """Operators in the order they act: mergers before the LLM, then selectors at strictly increasing layers.
+    """Operators in the order they act: before the LLM, then at strictly increasing layers, then on the finished cache.
+
+    >>> pipe = Pipeline([tp.STMerge(keep_ratio=0.5), tp.AttnPrune(layer=0.36, keep_ratio=0.4)])
+    >>> len(pipe), pipe.mass
+    (2, None)
 
     Args:
-        operators: up to 64 operators; none at all is the plain model.
+        operators: up to 64 operators and schedules; none at all is the plain model.
+        mass: ``"sizes"``: in attention each kept token counts for as many tokens as it stands for, merged into it or
+            dropped and given to it; None: for one. Left out: what an operator's class says, else None.
 
     Raises:
-        InvalidValueError: they are too many, something is no operator, a layer is none, a merger follows a selector, a
-            merger that needs the full grid is not the first, or two selectors do not stand at strictly increasing
-            layers.
+        InvalidValueError: they are too many, something is no operator, operators do not follow the order of a prefill,
+            one that needs the full grid is not the first, two stand at layers that do not increase, or ``mass`` is not
+            allowed.
     """
 
-    operators: tuple[Operator, ...]
+    operators: tuple[Operator | Schedule, ...]
+    mass: str | None
 
-    def __init__(self, operators: Iterable[Operator] = ()) -> None:
+    def __init__(
+        self, operators: Iterable[Operator | Schedule] = (), *, mass: str | _LeftOut | None = LEFT_OUT
+    ) -> None:
         if isinstance(operators, type) or not isinstance(operators, Iterable):
             raise InvalidValueError(f"operators must be a sequence of operators, got {shown(operators)}")
         given = tuple(itertools.islice(operators, MOST_OPERATORS + 1))  # an iterator might never end
         if len(given) > MOST_OPERATORS:
             raise InvalidValueError(f"a pipeline must have at most {MOST_OPERATORS} operators, but more are given")
         object.__setattr__(self, "operators", given)
-        selectors_began = False
+        object.__setattr__(self, "mass", self._wish() if isinstance(mass, _LeftOut) else mass)
+        if self.mass not in MASSES:
+            raise InvalidValueError(f'mass must be "sizes" or None, got {shown(self.mass)}')
         for place, operator in enumerate(self.operators):
-            name = type(operator).__name__
-            if isinstance(operator, type):  # a class has the methods, too
-                raise InvalidValueError(f"operators[{place}] must be an operator, got the class {operator.__name__}")
-            if isinstance(operator, TokenSelector):
-                check_layer(f"{name}.layer", operator.layer)
-                selectors_began = True
-            elif not isinstance(operator, TokenMerger):
-                raise InvalidValueError(
-                    f"operators[{place}] must be a TokenMerger, with a plan(tokens) method, or a TokenSelector, "
-                    f"got {name}"
-                )
-            elif selectors_began:
-                raise InvalidValueError(f"{name} acts before the LLM and cannot follow an operator inside it")
-            elif getattr(operator, "needs_full_grid", False) and place > 0:
-                raise InvalidValueError(f"{name} reads the full token grid, so it must be the first operator")
-        self._check_order([s.layer for s in self.selectors])
+            _check_operator(place, operator)
+        _check_order([o for o in self.operators if not isinstance(o, Schedule)])
+        _check_layers([layer_of(o) for o in self.selectors])
+        if len(self.presses) > 1:
+            raise InvalidValueError("a pipeline presses the finished cache once, but several of its operators would")
+        if self.mass is not None and self.presses:
+            name = type(self.presses[0]).__name__
+            raise InvalidValueError(f"{name} cuts each layer's cache by itself, so it cannot be used with mass")
 
     @property
-    def mergers(self) -> tuple[TokenMerger, ...]:
-        """The operators before the LLM."""
-        return tuple(o for o in self.operators if not isinstance(o, TokenSelector))
+    def mergers(self) -> tuple[Operator, ...]:
+        """The operators before the LLM; those of schedules are known only with a model's depth."""
+        return self._at(BEFORE_LLM)
 
     @property
-    def selectors(self) -> tuple[TokenSelector, ...]:
-        """The operators inside the LLM."""
-        return tuple(o for o in self.operators if isinstance(o, TokenSelector))
+    def selectors(self) -> tuple[Operator, ...]:
+        """The operators inside the LLM, likewise."""
+        return self._at(AFTER_LAYER)
+
+    @property
+    def presses(self) -> tuple[Operator, ...]:
+        """The operators on the finished cache, likewise."""
+        return self._at(AFTER_PREFILL)
+
+    def stages(self, depth: int) -> list[Stage]:
+        """Every operator at its place in a decoder of ``depth`` layers, schedules written out.
+
+        Raises:
+            InvalidValueError: a layer lies beyond the depth, or the operators are out of order.
+        """
+        operators: list[Operator] = []
+        for operator in self.operators:
+            operators += operator.operators(depth) if isinstance(operator, Schedule) else [operator]
+        _check_order(operators)
+        stages = [Stage.of(operator, depth) for operator in operators]
+        _check_layers([stage.layer for stage in stages if stage.layer is not None])
+        return stages
 
     def layers(self, depth: int) -> list[int]:
-        """0-based layer of each selector in a decoder of ``depth`` layers; raises if beyond it or out of order."""
-        layers = [resolve_layer(selector.layer, depth) for selector in self.selectors]
-        self._check_order(layers)
-        return layers
+        """0-based layer of each operator inside a decoder of ``depth`` layers; raises as :meth:`stages` does."""
+        return [stage.layer for stage in self.stages(depth) if stage.layer is not None]
 
-    def __iter__(self) -> Iterator[Operator]:
+    def _at(self, site: str) -> tuple[Operator, ...]:
+        return tuple(o for o in self.operators if not isinstance(o, Schedule) and site_of(o) == site)
+
+    def _wish(self) -> str | None:
+        wishes = (getattr(operator, "mass", None) for operator in self.operators)
+        return next((wish for wish in wishes if wish is not None), None)
+
+    def __iter__(self) -> Iterator[Operator | Schedule]:
         return iter(self.operators)
 
     def __len__(self) -> int:
         return len(self.operators)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready description: format, version and each operator's name and parameters."""
-        return {"format": FORMAT, "version": VERSION, "operators": [describe(o) for o in self.operators]}
+        """JSON-ready description: format, version, mass and each operator's name and parameters."""
+        described = [describe(operator) for operator in self.operators]
+        return {"format": FORMAT, "version": VERSION, "mass": self.mass, "operators": described}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Pipeline:
@@ -103,16 +150,17 @@ class Pipeline:
         if not isinstance(data, Mapping) or data.get("format") != FORMAT:
             raise PipelineFileError(f'a pipeline must be an object with "format": "{FORMAT}"')
         version = data.get("version")
-        if type(version) is not int or version != VERSION:  # True and 1.0 equal 1
-            raise PipelineFileError(f"pipeline version must be {VERSION}, got {shown(version)}")
+        if type(version) is not int or not 1 <= version <= VERSION:  # True and 1.0 equal 1
+            raise PipelineFileError(f"pipeline version must be 1 or {VERSION}, got {shown(version)}")
         operators = data.get("operators")
-        unknown = [key for key in data if key not in ("format", "version", "operators")]
+        known = ("format", "version", "operators", *(["mass"] if version > 1 else []))
+        unknown = [key for key in data if key not in known]
         if not isinstance(operators, list) or unknown:
             raise PipelineFileError(f'a pipeline needs a list "operators" and nothing else, got extra {shown(unknown)}')
         if len(operators) > MOST_OPERATORS:
             raise PipelineFileError(f"a pipeline must have at most {MOST_OPERATORS} operators, got {len(operators)}")
         try:
-            return cls([build(description) for description in operators])
+            return cls([build(description) for description in operators], mass=data.get("mass"))
         except PipelineFileError:
             raise
         except (TokenPruneError, TypeError) as error:
@@ -144,12 +192,43 @@ class Pipeline:
         except PipelineFileError as error:
             raise PipelineFileError(f"pipeline file {path}: {error}") from error
 
-    @staticmethod
-    def _check_order(layers: list[int] | list[int | float]) -> None:
-        for kind in (int, float):  # an index and a fraction can be compared only once the depth is known
-            for earlier, later in itertools.pairwise(layer for layer in layers if isinstance(layer, kind)):
-                if earlier >= later:
-                    raise InvalidValueError(f"selectors must stand at strictly increasing layers, got {shown(layers)}")
+
+def _check_operator(place: int, operator: object) -> None:
+    """Raise :class:`InvalidValueError` unless this is an operator or a schedule, whose own words are in order."""
+    if isinstance(operator, type):  # a class has the methods, too
+        raise InvalidValueError(f"operators[{place}] must be an operator, got the class {operator.__name__}")
+    if isinstance(operator, Schedule):
+        return
+    if not isinstance(operator, Operator):
+        raise InvalidValueError(
+            f"operators[{place}] must be an operator, with a plan(tokens) method, or a schedule, with "
+            f"operators(depth), got {type(operator).__name__}"
+        )
+    needs_of(operator)
+    modalities_of(operator)
+    if site_of(operator) == AFTER_LAYER:
+        layer_of(operator)
+
+
+def _check_order(operators: Sequence[Operator]) -> None:
+    """Raise unless the operators act in the order of a prefill."""
+    for place, (earlier, later) in enumerate(itertools.pairwise([None, *operators])):
+        name = type(later).__name__
+        if earlier is not None and SITES.index(site_of(later)) < SITES.index(site_of(earlier)):
+            where = {BEFORE_LLM: "before the LLM", AFTER_LAYER: "inside the LLM"}[site_of(later)]
+            other = {AFTER_LAYER: "inside it", AFTER_PREFILL: "on the finished cache"}[site_of(earlier)]
+            raise InvalidValueError(f"{name} acts {where} and cannot follow an operator {other}")
+        if place and getattr(later, "needs_full_grid", False):
+            raise InvalidValueError(f"{name} reads the full token grid, so it must be the first operator")
+
+
+def _check_layers(layers: Sequence[int | float]) -> None:
+    for kind in (int, float):  # an index and a fraction can be compared only once the depth is known
+        for earlier, later in itertools.pairwise(layer for layer in layers if isinstance(layer, kind)):
+            if earlier >= later:
+                raise InvalidValueError(
+                    f"operators inside the LLM must stand at strictly increasing layers, got {shown(list(layers))}"
+                )
 
 
 def _check_path(path: object) -> None:

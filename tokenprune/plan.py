@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,8 +16,13 @@ from tokenprune.device import places_where, where_fp64_is
 from tokenprune.errors import PlanError
 from tokenprune.messages import shown
 
-if TYPE_CHECKING:
-    from tokenprune.tokens import VisualTokens
+T = TypeVar("T", covariant=True)
+
+
+class Planned(Protocol[T]):
+    """Something that a plan can be applied to as a whole: :class:`tokenprune.VisualTokens`."""
+
+    def through(self, plan: TokenPlan) -> T: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +43,35 @@ class _Groups:
 
 
 @dataclass(frozen=True, eq=False)
+class Mixing:
+    """A sparse matrix that says what each kept token becomes, for methods that let one token feed several.
+
+    Args:
+        rows: ``(M,)`` int64 places among the K kept tokens; a place without an entry keeps its anchor's features.
+        columns: ``(M,)`` int64 indices among the N tokens.
+        weights: ``(M,)`` floating point, as they are: nothing normalises them.
+    """
+
+    rows: Tensor
+    columns: Tensor
+    weights: Tensor
+
+    def __post_init__(self) -> None:
+        for name, tensor in (("rows", self.rows), ("columns", self.columns)):
+            if tensor.ndim != 1 or tensor.dtype != torch.int64:
+                raise PlanError(f"mixing {name} must be a 1-D int64 tensor, got {tensor.dtype} {tuple(tensor.shape)}")
+        if not self.weights.is_floating_point():
+            raise PlanError(f"mixing weights must be floating point, got {self.weights.dtype}")
+        if not self.rows.shape == self.columns.shape == self.weights.shape:
+            raise PlanError("mixing rows, columns and weights must have one length")
+
+    def moved(self, rows: int, columns: Tensor | int) -> Mixing:
+        """The same over more tokens: places ``rows`` further on, indices looked up in ``columns`` or moved by it."""
+        moved = self.columns + columns if isinstance(columns, int) else columns[self.columns]
+        return Mixing(self.rows + rows, moved, self.weights)
+
+
+@dataclass(frozen=True, eq=False)
 class TokenPlan:
     """What happens to N tokens: K anchors go on, every other token is merged into an anchor or dropped.
 
@@ -51,6 +87,9 @@ class TokenPlan:
         segments: frames ``(start, stop)`` that a merger took together, in order, for those who look at the plan;
             nothing is computed from them.
         merges: False promises that no token but the anchors is assigned, which spares looking for others.
+        scores: ``(N,)`` what the decision was made by, higher stays, for pictures; nothing is computed from it.
+        mixing: what the kept tokens become, where one token feeds several; in place of ``weights`` and means.
+            ``assign`` still names one home for each token.
 
     Only shapes and dtypes are checked here (no device synchronisation); :meth:`validate` checks the values.
     """
@@ -61,6 +100,8 @@ class TokenPlan:
     blocks: Tensor | None = None
     segments: tuple[tuple[int, int], ...] | None = None
     merges: bool = True
+    scores: Tensor | None = None
+    mixing: Mixing | None = None
 
     def __post_init__(self) -> None:
         for name, tensor in (("anchors", self.anchors), ("assign", self.assign)):
@@ -76,6 +117,10 @@ class TokenPlan:
             raise PlanError(f"blocks must have shape {tuple(self.anchors.shape)}, got {tuple(self.blocks.shape)}")
         if self.blocks is not None and self.blocks.dtype != torch.int64:
             raise PlanError(f"blocks must be int64, got {self.blocks.dtype}")
+        if self.scores is not None and self.scores.shape != self.assign.shape:
+            raise PlanError(f"scores must have shape {tuple(self.assign.shape)}, got {tuple(self.scores.shape)}")
+        if self.mixing is not None and self.weights is not None:
+            raise PlanError("a plan mixes by its weights or by its mixing, not by both")
 
     @classmethod
     def identity(cls, total: int, device: torch.device | str | None = None) -> TokenPlan:
@@ -90,6 +135,63 @@ class TokenPlan:
         assign[anchors] = torch.arange(len(anchors), device=anchors.device)
         return cls(anchors=anchors, assign=assign, merges=False)
 
+    @classmethod
+    def concatenate(cls, plans: Sequence[TokenPlan]) -> TokenPlan:
+        """Plans over tokens that follow each other, as one plan over all of them; no two share a block."""
+        if len(plans) == 1:
+            return plans[0]
+        kept, total = 0, 0
+        anchors, assigns, weights, scores, mixings, blocks = [], [], [], [], [], []
+        for plan in plans:
+            anchors.append(plan.anchors + total)
+            assigns.append(torch.where(plan.assign >= 0, plan.assign + kept, -1))
+            weights.append(torch.ones_like(plan.assign, dtype=torch.float64) if plan.weights is None else plan.weights)
+            scores.append(plan.scores)
+            if plan.blocks is not None and plan.kept:  # labels go on after the highest so far
+                blocks.append(plan.blocks + blocks[-1].amax() + 1 if blocks else plan.blocks)
+            if plan.mixing is not None:
+                mixings.append(plan.mixing.moved(kept, total))
+            kept, total = kept + plan.kept, total + plan.total
+        weighted = any(plan.weights is not None for plan in plans)
+        if weighted and mixings:
+            raise PlanError("plans with weights and plans with a mixing cannot be put together")
+        return cls(
+            torch.cat(anchors),
+            torch.cat(assigns),
+            torch.cat([w.double() for w in weights]) if weighted else None,
+            None if any(plan.blocks is None for plan in plans) else torch.cat(blocks),
+            merges=any(plan.merges for plan in plans),
+            scores=None if any(s is None for s in scores) else torch.cat(scores),
+            mixing=_joined(mixings),
+        )
+
+    def split(self, counts: Sequence[int]) -> list[TokenPlan]:
+        """What the plan does to the first ``counts[0]`` tokens, the next ``counts[1]``, and so on.
+
+        A token merged into one elsewhere counts as dropped. Waits for the device once, where there are several.
+        """
+        edges = [0, *itertools.accumulate(counts)]
+        if len(counts) == 1:
+            return [self]
+        kept = torch.searchsorted(self.anchors, self.anchors.new_tensor(edges)).tolist()
+        return [
+            self._part(*tokens, *places)
+            for tokens, places in zip(itertools.pairwise(edges), itertools.pairwise(kept), strict=True)
+        ]
+
+    def _part(self, start: int, stop: int, first: int, last: int) -> TokenPlan:
+        """Of tokens ``[start, stop)``, of which those at places ``[first, last)`` go on."""
+        assign = self.assign[start:stop] - first
+        return TokenPlan(
+            self.anchors[first:last] - start,
+            torch.where((assign >= 0) & (assign < last - first), assign, -1),
+            None if self.weights is None else self.weights[start:stop],
+            None if self.blocks is None else self.blocks[first:last],
+            self.segments,
+            self.merges,
+            None if self.scores is None else self.scores[start:stop],
+        )
+
     @property
     def total(self) -> int:
         """N, the number of tokens the plan is about."""
@@ -103,7 +205,12 @@ class TokenPlan:
     @property
     def is_identity(self) -> bool:
         """Whether every token goes on; sorted unique anchors that are as many as the tokens leave no other plan."""
-        return self.kept == self.total
+        return self.kept == self.total and self.mixing is None
+
+    @property
+    def mixes(self) -> bool:
+        """Whether a kept token's features may become others than its own."""
+        return self.mixing is not None or (self.merges and not self.is_identity)
 
     def validate(self) -> TokenPlan:
         """Check the laws of a plan by value (this waits for the device, once) and return the plan.
@@ -145,6 +252,11 @@ class TokenPlan:
             laws["the weights of the tokens merged into an anchor must not sum to zero"] = (
                 (mass[:-1] > 0).all().to(device)
             )
+        if self.mixing is not None and len(self.mixing.rows):
+            (first, last), (low, high) = torch.aminmax(self.mixing.rows), torch.aminmax(self.mixing.columns)
+            inside = (first >= 0) & (last < self.kept) & (low >= 0) & (high < self.total)
+            laws[f"mixing must hold places below {self.kept} and indices below {self.total}"] = inside
+            laws["mixing weights must be finite"] = torch.isfinite(self.mixing.weights).all()
         return laws
 
     def mix(self, x: Tensor) -> Tensor:
@@ -160,10 +272,12 @@ class TokenPlan:
             raise PlanError(f"only floating-point tensors can be mixed, got {x.dtype}")
         if self.is_identity:
             return x
-        if not self.merges or not self.kept:
+        if not self.mixes or not self.kept:
             return x.index_select(0, self.anchors)
         wide = torch.promote_types(x.dtype, torch.float32)
         flat = x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)
+        if self.mixing is not None:
+            return self._mixed(self.mixing, flat.to(wide)).to(x.dtype).reshape(self.kept, *x.shape[1:])
         groups = self._groups()
         mixed = torch.nn.functional.embedding_bag(
             groups.members, flat.to(wide), groups.starts, mode="sum", per_sample_weights=self._shares(groups, wide)
@@ -189,25 +303,26 @@ class TokenPlan:
         groups = self._groups()
         return _sum_groups(x[groups.members], groups.starts)[: self.kept].to(x.dtype).to(x.device)
 
-    def apply(self, tokens: VisualTokens) -> VisualTokens:
+    def apply(self, tokens: Planned[T]) -> T:
         """Apply the plan to visual tokens: features are mixed, sizes summed, places picked."""
         return tokens.through(self)
 
     def then(self, after: TokenPlan) -> TokenPlan:
         """This plan followed by ``after`` (a plan over this one's K tokens), as one plan over the N.
 
-        Exact for pick and sum. For mix it equals the two steps when ``after``'s weights are multiplied by the mass
+        Exact for pick and sum; scores and mixing belong to one step and are left out.
+        For mix it equals the two steps when ``after``'s weights are multiplied by the mass
         that this plan gave each token; a plain mean of plain means is another, two-step operator.
         """
         if after.total != self.kept:
             raise PlanError(f"a plan over {after.total} tokens cannot follow one that keeps {self.kept}")
-        if after.is_identity:
+        if after.kept == after.total:
             blocks = _first(after.blocks, self.blocks)
             segments = after.segments or self.segments
             return TokenPlan(self.anchors, self.assign, self.weights, blocks, segments, self.merges)
-        if self.is_identity and self.weights is None:
+        if self.kept == self.total and self.weights is None:
             blocks = after.blocks if self.blocks is None or after.blocks is not None else self.blocks[after.anchors]
-            return replace(after, blocks=blocks, segments=after.segments or self.segments)
+            return replace(after, blocks=blocks, segments=after.segments or self.segments, scores=None, mixing=None)
         place = self.assign.clamp(min=0)
         merged = self.assign >= 0
         assign = torch.where(merged, after.assign[place], -1) if self.kept else self.assign
@@ -244,7 +359,19 @@ class TokenPlan:
         if self.weights is not None:
             weights = torch.ones(length, dtype=self.weights.dtype, device=columns.device)
             weights[columns] = self.weights
-        return TokenPlan(places_where(stays, length - self.total + self.kept), assign, weights, merges=self.merges)
+        mixing = None
+        if self.mixing is not None:
+            mixing = Mixing(landing[self.mixing.rows], columns[self.mixing.columns], self.mixing.weights)
+        anchors = places_where(stays, length - self.total + self.kept)
+        return TokenPlan(anchors, assign, weights, merges=self.merges, mixing=mixing)
+
+    def _mixed(self, mixing: Mixing, x: Tensor) -> Tensor:
+        """``(N, D) -> (K, D)`` by the sparse matrix; entries are summed in their order, without atomics."""
+        rows, order = torch.sort(mixing.rows, stable=True)
+        edges = torch.searchsorted(rows, torch.arange(self.kept + 1, device=rows.device))
+        members, weights = mixing.columns[order], mixing.weights[order].to(x.dtype)
+        mixed = torch.nn.functional.embedding_bag(members, x, edges[:-1], mode="sum", per_sample_weights=weights)
+        return torch.where((edges.diff() > 0)[:, None], mixed, x.index_select(0, self.anchors))
 
     def to(self, device: torch.device) -> TokenPlan:
         """The same plan with its tensors on ``device``."""
@@ -271,6 +398,13 @@ class TokenPlan:
     def _check_rows(self, x: Tensor, dim: int) -> None:
         if x.shape[dim] != self.total:
             raise PlanError(f"a plan over {self.total} tokens cannot be applied to {x.shape[dim]}")
+
+
+def _joined(mixings: Sequence[Mixing]) -> Mixing | None:
+    if not mixings:
+        return None
+    parts = [torch.cat([getattr(m, name) for m in mixings]) for name in ("rows", "columns", "weights")]
+    return Mixing(*parts)
 
 
 def _first(one: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,20 +13,45 @@ from torch import Tensor
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
 from tokenprune.plan import TokenPlan
+from tokenprune.signals import carry_signals, check_signals
+
+Slice = slice
+
+
+@dataclass(frozen=True)
+class TokenSpan:
+    """One video or image among the tokens.
+
+    Args:
+        modality: ``"video"`` or ``"image"``.
+        grid: ``(T, H, W)`` it had at first.
+        slice: where its tokens are among the N.
+    """
+
+    modality: str
+    grid: tuple[int, int, int]
+    slice: Slice
 
 
 @dataclass(frozen=True, eq=False)
 class VisualTokens:
-    """The visual tokens of one video, in raster order (frame, row, column).
+    """The visual tokens of one video or image, in raster order (frame, row, column), or of a prompt row's several.
+
+    >>> tokens = VisualTokens(torch.randn(12, 8), grid=(3, 2, 2))
+    >>> len(TokenPlan.keeping(torch.tensor([0, 5]), 12).apply(tokens))
+    2
 
     Args:
-        features: ``(N, D)`` floating-point features.
-        grid: ``(T, H, W)`` of the original video; N = T*H*W unless tokens have been merged or dropped.
+        features: ``(N, D)`` floating-point features; inside the LLM the hidden states after the layer.
+        grid: ``(T, H, W)`` of the original video; N = T*H*W unless tokens have been merged or dropped. Of several
+            videos and images: the number of their cells, 1, 1; each one's own is in ``spans``.
         sizes: ``(N,)`` int64, how many original tokens each stands for (default: ones).
         membership: ``(T*H*W,)`` int64, the place among the N of each original token, -1 for dropped
             (default: each its own).
         places: ``(N,)`` int64, the original raster index of each token: its own, or its anchor's.
         blocks: ``(N,)`` int64 block labels left by a merger, for stratified selection (default: none).
+        signals: what else is known, by name (:data:`tokenprune.signals.RULES`); an operator finds those it ``needs``.
+        spans: the videos and images among the tokens, in order (default: one video).
 
     Raises:
         InvalidValueError: shapes do not fit, or features are not floating point. Whether they are finite is checked
@@ -37,6 +64,8 @@ class VisualTokens:
     membership: Tensor | None = None
     places: Tensor | None = None
     blocks: Tensor | None = None
+    signals: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    spans: tuple[TokenSpan, ...] = ()
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2 or not self.features.is_floating_point():
@@ -64,6 +93,9 @@ class VisualTokens:
                     object.__setattr__(self, name, make(length, dtype=torch.int64, device=device))
             elif value.shape != (length,) or value.dtype != torch.int64:
                 raise InvalidValueError(f"{name} must be int64 of shape ({length},), got {value.dtype} {value.shape}")
+        check_signals(self.signals, len(self))
+        if not self.spans:
+            object.__setattr__(self, "spans", (TokenSpan("video", self.grid, slice(0, len(self))),))
 
     def __len__(self) -> int:
         return len(self.features)
@@ -85,6 +117,13 @@ class VisualTokens:
         order = torch.argsort(membership, stable=True)
         counts = torch.bincount(membership + 1, minlength=len(self) + 1).tolist()
         return list(order.split(counts))[1:]
+
+    def labelled_blocks(self) -> Tensor:
+        """``(N,)`` int64 label of the block each token belongs to; where no merger left blocks: its frame."""
+        if self.blocks is not None:
+            return self.blocks
+        cells = self.grid[1] * self.grid[2]
+        return torch.div(_present(self.places), cells, rounding_mode="floor")
 
     def require_finite(self) -> VisualTokens:
         """Return the tokens, or raise if a feature is NaN or infinite (this waits for the device)."""
@@ -109,7 +148,18 @@ class VisualTokens:
             membership=moved,
             places=plan.pick(_present(self.places)),
             blocks=blocks,
+            signals=carry_signals(self.signals, plan),
+            spans=_followed(self.spans, plan),
         )
+
+
+def _followed(spans: Sequence[TokenSpan], plan: TokenPlan) -> tuple[TokenSpan, ...]:
+    """Where each span's tokens are among those that are left; of several, this waits for the device."""
+    if len(spans) == 1:
+        return (replace(spans[0], slice=slice(0, plan.kept)),)
+    edges = plan.anchors.new_tensor([0, *(span.slice.stop for span in spans)])
+    found = torch.searchsorted(plan.anchors, edges).tolist()
+    return tuple(replace(s, slice=slice(a, b)) for s, a, b in zip(spans, found, found[1:]))
 
 
 def _present(tensor: Tensor | None) -> Tensor:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a scorer may read: one layer's queries of the text rows and keys, for one prompt row."""
+"""What an operator may read of attention: one layer's queries of the text rows and keys, for one prompt row."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.errors import InvalidValueError
+from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +24,8 @@ class AttentionView:
         visual_columns: ``(N,)`` int64, where on the key axis each visual token to be scored stands.
         valid_keys: ``(L,)`` bool, False for padding.
         scaling: factor of the query-key product, usually ``head_dim ** -0.5``.
+        mass: ``(L,)`` fp32, how many tokens each key stands for in the layer's own softmax; None: one each.
+        read_values: ``() -> (kv_heads, L, head_dim)``, where values can be read.
     """
 
     read_queries: Callable[[bool], Tensor]
@@ -31,11 +34,18 @@ class AttentionView:
     visual_columns: Tensor
     valid_keys: Tensor
     scaling: float
+    mass: Tensor | None = None
+    read_values: Callable[[], Tensor] | None = None
 
-    @classmethod
-    def unread(cls, visual_columns: Tensor, valid_keys: Tensor) -> AttentionView:
-        """A view for scorers with ``reads_attention = False``: columns only, no text rows, reading raises."""
-        return cls(_nothing_read, _nothing_read, visual_columns[:0], visual_columns, valid_keys, scaling=1.0)
+    def values(self) -> Tensor:
+        """``(kv_heads, L, head_dim)`` values of all keys; only on the finished cache.
+
+        Raises:
+            InvalidValueError: inside the LLM, where they are not captured.
+        """
+        if self.read_values is None:
+            raise InvalidValueError("values can be read on the finished cache only, by an operator after the prefill")
+        return self.read_values()
 
     def queries(self, rotated: bool = True) -> Tensor:
         """``(heads, R, head_dim)`` queries of the text rows, rotated as the layer does, or before RoPE."""
@@ -51,8 +61,13 @@ class AttentionView:
         return (key_places <= self.text_rows[rows].unsqueeze(1)).logical_and_(self.valid_keys)
 
 
-def _nothing_read(rotated: bool) -> Tensor:
-    raise InvalidValueError(
-        "a scorer with reads_attention = False asked for queries or keys, but none were captured; "
-        "let it say reads_attention = True"
-    )
+def attention_of(tokens: VisualTokens) -> AttentionView:
+    """The attention among the signals of these tokens.
+
+    Raises:
+        InvalidValueError: there is none; an operator that reads it says so in ``needs``.
+    """
+    view = tokens.signals.get("attention")
+    if not isinstance(view, AttentionView):
+        raise InvalidValueError('these tokens carry no attention; an operator that reads it needs=("attention",)')
+    return view

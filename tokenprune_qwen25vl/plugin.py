@@ -11,7 +11,7 @@ from torch import nn
 
 from tokenprune.adapter import Accepted, AttentionReader, Declined, DecoderPort, Prompt, VisualSpan
 from tokenprune.hookspecs import hookimpl
-from tokenprune.protocols import PrunableCache
+from tokenprune.operator import PrunableCache
 
 if TYPE_CHECKING:
     from tokenprune.benchmark import Benchmark

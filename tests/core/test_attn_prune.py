@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from oracles.prunevid_reference import reference_budget_shares
 
 from tokenprune.errors import BudgetError, InvalidValueError, PipelineFileError
+from tokenprune.operator import Operator
 from tokenprune.operators.attn_prune import AttnPrune
 from tokenprune.operators.uniform_prune import RandomPrune, UniformPrune
 from tokenprune.pipeline import Pipeline
-from tokenprune.protocols import TokenScorer, TokenSelector
 from tokenprune.scorers import ContentScore, KeyNormScore, RopeCausalScore
-from tokenprune.view import AttentionView
+from tokenprune.tokens import VisualTokens
 
 SELECTORS: list[Any] = [
     lambda **budget: AttnPrune(**budget),
@@ -53,7 +53,7 @@ budgets = st.one_of(
 @st.composite
 def rows(draw: Any) -> tuple[list[float], list[int]]:
     """Scores and block labels of one prompt row."""
-    scores = draw(st.lists(few_values, max_size=30))
+    scores = draw(st.lists(few_values, min_size=1, max_size=30))
     labels = draw(st.lists(st.integers(-2, 5), min_size=len(scores), max_size=len(scores)))
     return scores, labels
 
@@ -68,6 +68,16 @@ def best(indices: list[int], scores: list[float], count: int) -> list[int]:
     return sorted(indices, key=lambda i: (-scores[i], i))[:count]
 
 
+def of(total: int) -> VisualTokens:
+    """So many tokens, whatever they hold."""
+    return VisualTokens(torch.zeros(total, 1), (total, 1, 1))
+
+
+def decide(operator: Any, scores: torch.Tensor, blocks: torch.Tensor) -> Any:
+    """The plan over these scores, or over so many tokens for operators that do not rank."""
+    return operator.choose(scores, blocks) if isinstance(operator, AttnPrune) else operator.plan(of(len(scores)))
+
+
 def tensors(scores: list[float], labels: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.tensor(scores, dtype=torch.float32), torch.tensor(labels, dtype=torch.int64)
 
@@ -76,7 +86,7 @@ def tensors(scores: list[float], labels: list[int]) -> tuple[torch.Tensor, torch
 @given(row=rows(), budget=budgets)
 def test_budget_is_exact_and_indices_are_sorted(make: Any, row: tuple[list[float], list[int]], budget: Any) -> None:
     scores, labels = row
-    plan = make(**budget).choose(*tensors(scores, labels)).validate()
+    plan = decide(make(**budget), *tensors(scores, labels)).validate()
     assert (plan.total, plan.kept) == (len(scores), expected_count(budget, len(scores)))
     dropped = [i for i in range(len(scores)) if i not in set(plan.anchors.tolist())]
     assert all(int(plan.assign[i]) == -1 for i in dropped)  # nothing is merged
@@ -123,19 +133,19 @@ def test_a_row_does_not_see_its_batch(make: Any) -> None:
     batch = torch.rand(4, 33, generator=generator)
     blocks = torch.randint(0, 5, (4, 33), generator=generator)
     selector = make(keep_ratio=0.4)
-    alone = [selector.choose(batch[row].clone(), blocks[row].clone()).anchors for row in range(4)]
+    alone = [decide(selector, batch[row].clone(), blocks[row].clone()).anchors for row in range(4)]
     strided_scores, strided_blocks = batch.t().contiguous(), blocks.t().contiguous()
     shuffled = [3, 1, 0, 2]
     for row, expected in enumerate(alone):
-        assert selector.choose(strided_scores[:, row], strided_blocks[:, row]).anchors.equal(expected)
+        assert decide(selector, strided_scores[:, row], strided_blocks[:, row]).anchors.equal(expected)
         place = shuffled.index(row)
-        assert selector.choose(batch[shuffled][place], blocks[shuffled][place]).anchors.equal(expected)
+        assert decide(selector, batch[shuffled][place], blocks[shuffled][place]).anchors.equal(expected)
 
 
 @every_selector
 @pytest.mark.parametrize("budget", [{"keep_ratio": 1.0}, {"keep_ratio": 0.99}, {"keep": 7}, {"keep": 100}])
 def test_keeping_all_is_the_identity(make: Any, budget: Any) -> None:
-    plan = make(**budget).choose(torch.full((7,), math.nan), torch.zeros(7, dtype=torch.int64))
+    plan = decide(make(**budget), torch.full((7,), math.nan), torch.zeros(7, dtype=torch.int64))
     assert plan.is_identity
     assert plan.assign.equal(torch.arange(7))
 
@@ -144,7 +154,7 @@ def test_keeping_all_is_the_identity(make: Any, budget: Any) -> None:
 def test_inputs_are_not_mutated(make: Any) -> None:
     scores, blocks = torch.rand(20, generator=torch.Generator().manual_seed(1)), torch.arange(20) // 6
     kept = scores.clone(), blocks.clone()
-    make(keep=5).choose(scores, blocks)
+    decide(make(keep=5), scores, blocks)
     assert scores.equal(kept[0])
     assert blocks.equal(kept[1])
 
@@ -165,7 +175,7 @@ def test_shapes_are_checked() -> None:
 class TestBaselines:
     @given(total=st.integers(1, 300), keep=st.integers(1, 300))
     def test_uniform_is_even(self, total: int, keep: int) -> None:
-        anchors = UniformPrune(keep=keep).choose(torch.zeros(total), torch.zeros(total)).anchors.tolist()
+        anchors = UniformPrune(keep=keep).plan(of(total)).anchors.tolist()
         count = min(keep, total)
         assert anchors == [math.floor(Fraction(2 * i + 1, 2) * Fraction(total, count)) for i in range(count)]
         gaps = {b - a for a, b in itertools.pairwise(anchors)}
@@ -174,9 +184,9 @@ class TestBaselines:
 
     @given(total=st.integers(2, 200), seed=st.integers(0, 2**63 - 1))
     def test_random_is_nested_and_repeatable(self, total: int, seed: int) -> None:
-        nothing = torch.zeros(total)
+        nothing = of(total)
         kept = [
-            set(RandomPrune(keep=keep, seed=seed).choose(nothing, nothing).anchors.tolist())
+            set(RandomPrune(keep=keep, seed=seed).plan(nothing).anchors.tolist())
             for keep in (1, total // 2 + 1, total - 1, 1)
         ]
         assert kept[0] <= kept[2]
@@ -184,30 +194,25 @@ class TestBaselines:
         assert kept[0] == kept[3]
 
     def test_random_depends_on_its_seed_alone(self) -> None:
-        nothing = torch.zeros(200)
-        first = RandomPrune(keep=50).choose(nothing, nothing).anchors
+        nothing = of(200)
+        first = RandomPrune(keep=50).plan(nothing).anchors
         torch.manual_seed(99)
         state = torch.get_rng_state()
-        assert RandomPrune(keep=50).choose(nothing, nothing).anchors.equal(first)
+        assert RandomPrune(keep=50).plan(nothing).anchors.equal(first)
         assert torch.get_rng_state().equal(state)
-        assert not RandomPrune(keep=50, seed=1).choose(nothing, nothing).anchors.equal(first)
+        assert not RandomPrune(keep=50, seed=1).plan(nothing).anchors.equal(first)
 
     def test_random_is_fair(self) -> None:
-        nothing = torch.zeros(10)
-        drawn = torch.cat([RandomPrune(keep=3, seed=seed).choose(nothing, nothing).anchors for seed in range(400)])
+        nothing = of(10)
+        drawn = torch.cat([RandomPrune(keep=3, seed=seed).plan(nothing).anchors for seed in range(400)])
         assert int(torch.bincount(drawn, minlength=10).min()) > 80  # 120 expected
         assert int(torch.bincount(drawn, minlength=10).max()) < 160
 
-    def test_scores_do_not_matter_and_nothing_is_read(self) -> None:
-        view = AttentionView.unread(torch.tensor([2, 3, 5]), torch.ones(9, dtype=torch.bool))
-        for selector in (UniformPrune(keep=2), RandomPrune(keep=2)):
-            assert getattr(selector.scorer, "reads_attention", True) is False
-            scores = selector.scorer.score(view)
-            assert scores.dtype == torch.float32
-            assert scores.tolist() == [0.0, 0.0, 0.0]
-            blocks = torch.arange(3)
-            other = selector.choose(torch.tensor([math.nan, 5.0, 1.0]), blocks.flip(0))
-            assert selector.choose(scores, blocks).anchors.equal(other.anchors)
+    def test_what_tokens_hold_does_not_matter_and_nothing_is_read(self) -> None:
+        other = VisualTokens(torch.full((9, 4), math.nan), (3, 3, 1))
+        for operator in (UniformPrune(keep=2), RandomPrune(keep=2)):
+            assert getattr(operator, "needs", ()) == ()
+            assert operator.plan(of(9)).anchors.equal(operator.plan(other).anchors)
 
     @pytest.mark.parametrize("seed", [-1, 2**63, 1.0, True, "0", None])
     def test_bad_seeds(self, seed: Any) -> None:
@@ -218,16 +223,16 @@ class TestBaselines:
 class Mine:
     """A scorer of somebody else: no base class, no dataclass."""
 
-    def score(self, view: AttentionView) -> torch.Tensor:
-        return torch.zeros(len(view.visual_columns))
+    def score(self, tokens: VisualTokens) -> torch.Tensor:
+        return torch.zeros(len(tokens))
 
 
 class TestArguments:
     @every_selector
-    def test_is_a_selector(self, make: Any) -> None:
+    def test_acts_inside_the_llm(self, make: Any) -> None:
         selector = make(keep=3)
-        assert isinstance(selector, TokenSelector)
-        assert isinstance(selector.scorer, TokenScorer)
+        assert isinstance(selector, Operator)
+        assert selector.site == "after_layer"
         assert selector.layer == 0.36
         assert selector.modalities == ("video",)
         assert selector.budget.count(10) == 3

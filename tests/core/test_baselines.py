@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from tokenprune.budget import Budget
 from tokenprune.errors import BudgetError, InvalidValueError
+from tokenprune.operator import TokenMerger
 from tokenprune.operators.random import RandomSelect
 from tokenprune.operators.st_merge import STMerge
 from tokenprune.operators.uniform import UniformSelect
 from tokenprune.plan import TokenPlan
-from tokenprune.protocols import TokenMerger
 from tokenprune.tokens import VisualTokens
 
 BASELINES = [UniformSelect, RandomSelect]

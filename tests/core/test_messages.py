@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import tokenprune as tp
-from tokenprune.depth import resolve_layer
+from tokenprune.layers import resolve_layer
 from tokenprune.messages import LONGEST, meant, not_one_of, shown
 
 

@@ -154,11 +154,9 @@ def test_what_is_no_sequence_of_operators(operators: Any) -> None:
 @dataclass(frozen=True)
 class Choosing:
     layer: Any
-    budget: Any = None
-    scorer: Any = None
-    modalities: tuple[str, ...] = ("video",)
+    site: str = "after_layer"
 
-    def choose(self, scores: Any, blocks: Any) -> Any: ...
+    def plan(self, tokens: Any) -> Any: ...
 
 
 @pytest.mark.parametrize("layer", [True, float("nan"), "3", None, -1, 1.0])

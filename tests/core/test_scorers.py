@@ -16,6 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tokenprune.errors import InvalidValueError
 from tokenprune.operators.attn_prune import AttnPrune
 from tokenprune.scorers import SCORERS, ContentScore, KeyNormScore, RopeCausalScore, as_scorer, attention
+from tokenprune.testing import seen_by
+from tokenprune.tokens import VisualTokens
 from tokenprune.view import AttentionView
 
 
@@ -131,24 +133,24 @@ class TestAgainstLoops:
     def test_rope_causal(self, make: Any, head_reduction: str) -> None:
         case = make()
         wanted = oracle(case, rotated=True, causal=True, head_reduction=head_reduction)
-        expect(RopeCausalScore(head_reduction).score(case.view), wanted)
+        expect(RopeCausalScore(head_reduction).score(seen_by(case.view)), wanted)
 
     def test_content(self, make: Any, head_reduction: str) -> None:
         case = make()
         wanted = oracle(case, rotated=False, causal=False, head_reduction=head_reduction)
-        expect(ContentScore(head_reduction).score(case.view), wanted)
+        expect(ContentScore(head_reduction).score(seen_by(case.view)), wanted)
 
     def test_in_pieces(self, make: Any, head_reduction: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """From one line at a time to everything at once: the same scores and the same plan."""
         case = make()
         selector = AttnPrune(layer=0, keep_ratio=0.5, scorer=RopeCausalScore(head_reduction))
         blocks = torch.zeros(len(case.view.visual_columns), dtype=torch.int64)
-        whole = selector.scorer.score(case.view)
+        whole = selector.scorer.score(seen_by(case.view))
         wanted = oracle(case, rotated=True, causal=True, head_reduction=head_reduction)
         seen: set[tuple[int, int, int]] = set()
         for limit in (1, 700, 1500, 3000, 6000):
             monkeypatch.setattr(attention, "SCORE_BYTES", limit)
-            pieces = selector.scorer.score(case.view)
+            pieces = selector.scorer.score(seen_by(case.view))
             expect(pieces, wanted)
             assert selector.choose(pieces, blocks).anchors.equal(selector.choose(whole, blocks).anchors)
             heads, rows, head_dim = case.queries[True].shape
@@ -164,7 +166,7 @@ def test_key_norm(make: Any) -> None:
     keys = case.keys[True].double().tolist()
     columns = case.view.visual_columns.tolist()
     wanted = [max(math.sqrt(math.fsum(v * v for v in head[column])) for head in keys) for column in columns]
-    expect(KeyNormScore().score(case.view), wanted)
+    expect(KeyNormScore().score(seen_by(case.view)), wanted)
 
 
 def test_key_norm_does_not_change_with_rope() -> None:
@@ -179,7 +181,7 @@ def test_key_norm_does_not_change_with_rope() -> None:
             case.view.read_queries, lambda rotated, k=read: k, torch.tensor([5]), torch.arange(4),
             torch.ones(6, dtype=torch.bool), 1.0,
         )  # fmt: skip
-        norms.append(KeyNormScore().score(view))
+        norms.append(KeyNormScore().score(seen_by(view)))
     torch.testing.assert_close(norms[0], norms[1])
 
 
@@ -194,18 +196,18 @@ def test_half_precision_is_only_the_storage(dtype: torch.dtype) -> None:
         case.view.text_rows, case.view.visual_columns, case.view.valid_keys, case.view.scaling,
     )  # fmt: skip
     for scorer in (RopeCausalScore(), ContentScore("mean"), KeyNormScore()):
-        scores = scorer.score(case.view)
+        scores = scorer.score(seen_by(case.view))
         assert scores.dtype == torch.float32
-        assert scores.equal(scorer.score(in_fp32))
+        assert scores.equal(scorer.score(seen_by(in_fp32)))
 
 
 @pytest.mark.parametrize("scorer", [RopeCausalScore(), RopeCausalScore("mean"), ContentScore(), KeyNormScore()])
 class TestSideConditions:
     def test_autocast_changes_nothing(self, scorer: Any) -> None:
         case = grouped_and_padded()
-        wanted = scorer.score(case.view)
+        wanted = scorer.score(seen_by(case.view))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            assert scorer.score(case.view).equal(wanted)
+            assert scorer.score(seen_by(case.view)).equal(wanted)
 
     def test_no_gradient_and_nothing_mutated(self, scorer: Any) -> None:
         case = grouped_and_padded()
@@ -213,17 +215,17 @@ class TestSideConditions:
         for kind in (True, False):
             case.queries[kind].requires_grad_()
             case.keys[kind].requires_grad_()
-        assert not scorer.score(case.view).requires_grad
+        assert not scorer.score(seen_by(case.view)).requires_grad
         for kind, (queries, keys) in before.items():
             assert case.queries[kind].equal(queries)
             assert case.keys[kind].equal(keys)
 
     def test_same_bits_twice(self, scorer: Any) -> None:
-        assert scorer.score(grouped_and_padded().view).equal(scorer.score(grouped_and_padded().view))
+        assert scorer.score(seen_by(grouped_and_padded().view)).equal(scorer.score(seen_by(grouped_and_padded().view)))
 
     def test_no_value_is_read_on_the_host(self, scorer: Any) -> None:
         with Recorder() as recorder:
-            scorer.score(grouped_and_padded().view)
+            scorer.score(seen_by(grouped_and_padded().view))
         assert recorder.names
         waits = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "is_nonzero"}
         assert not {name for name in recorder.names if name.split(".")[0] in waits}
@@ -234,7 +236,7 @@ class TestSideConditions:
             case.view.read_queries, case.view.read_keys, case.view.text_rows, torch.empty(0, dtype=torch.int64),
             case.view.valid_keys, 0.5,
         )  # fmt: skip
-        assert scorer.score(view).shape == (0,)
+        assert scorer.score(seen_by(view)).shape == (0,)
 
 
 class TestErrors:
@@ -249,18 +251,17 @@ class TestErrors:
         case = make_case(heads=2, kv_heads=1, head_dim=4, valid=[True] * 5, columns=[1, 2], rows=[])
         for scorer in (RopeCausalScore(), ContentScore()):
             with pytest.raises(InvalidValueError, match="at least one text row"):
-                scorer.score(case.view)
+                scorer.score(seen_by(case.view))
 
     def test_heads_that_do_not_fit(self) -> None:
         case = make_case(heads=3, kv_heads=2, head_dim=4, valid=[True] * 5, columns=[1, 2], rows=[4])
         with pytest.raises(InvalidValueError, match="multiple of key heads, got 3 and 2"):
-            RopeCausalScore().score(case.view)
+            RopeCausalScore().score(seen_by(case.view))
 
-    def test_view_without_attention(self) -> None:
-        view = AttentionView.unread(torch.tensor([1, 2]), torch.ones(4, dtype=torch.bool))
-        for scorer in (KeyNormScore(), RopeCausalScore()):
-            with pytest.raises(InvalidValueError, match="reads_attention"):
-                scorer.score(view)
+    def test_tokens_without_attention(self) -> None:
+        for scorer in (KeyNormScore(), RopeCausalScore(), ContentScore()):
+            with pytest.raises(InvalidValueError, match=r'needs=\("attention",\)'):
+                scorer.score(VisualTokens(torch.zeros(2, 1), (2, 1, 1)))
 
     def test_names(self) -> None:
         assert {name: as_scorer(name) for name in SCORERS} == {
@@ -322,7 +323,7 @@ def measure(
         columns=list(range(20, length - rows - 2)), rows=list(range(length - rows, length)),
     )  # fmt: skip
     with Recorder(leave_aside=(kv_heads, length, head_dim)) as recorder:
-        scorer.score(case.view)
+        scorer.score(seen_by(case.view))
     return recorder
 
 

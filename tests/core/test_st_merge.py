@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from tokenprune.cluster import _fp32_products_are_rounded
 from tokenprune.errors import BudgetError, InvalidValueError
 from tokenprune.grid import GridFeatures
+from tokenprune.operator import TokenMerger
 from tokenprune.operators.st_merge import STMerge
 from tokenprune.plan import TokenPlan
-from tokenprune.protocols import TokenMerger
 from tokenprune.tokens import VisualTokens
 
 PARAMETERS = [(0.8, 0.5, 0.25), (0.95, 0.3, 0.5), (0.5, 0.8, 0.3), (0.1, 0.2, 1.0), (1.0, 1.0, 0.25)]

@@ -15,6 +15,7 @@ from tokenprune.operators.attn_prune import AttnPrune
 from tokenprune.operators.st_merge import STMerge
 from tokenprune.scorers import SCORERS
 from tokenprune.speed.scoring import AttentionShape, random_view
+from tokenprune.testing import seen_by
 from tokenprune.tokens import VisualTokens
 
 
@@ -52,8 +53,9 @@ def test_a_plan_is_checked_with_one_wait_and_applied_with_none(followed: Any) ->
 @pytest.mark.parametrize("name", sorted(SCORERS))
 def test_scores_are_computed_without_waiting(followed: Any, name: str) -> None:
     view = random_view(40, AttentionShape(heads=4, kv_heads=2, head_dim=8, text_rows=5), device=torch.device("cpu"))
+    tokens = seen_by(view)
     with followed(view.queries(), view.keys(), view.visual_columns, view.valid_keys, view.text_rows) as waits:
-        assert len(SCORERS[name]().score(view)) == 40
+        assert len(SCORERS[name]().score(tokens)) == 40
     assert waits == []
 
 

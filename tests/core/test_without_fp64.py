@@ -19,6 +19,7 @@ from tokenprune.operators.uniform import UniformSelect
 from tokenprune.plan import TokenPlan
 from tokenprune.scorers import SCORERS
 from tokenprune.speed.scoring import AttentionShape, random_view
+from tokenprune.testing import seen_by
 from tokenprune.tokens import VisualTokens
 
 
@@ -91,10 +92,10 @@ def test_weighted_plans(there: Any) -> None:
 @pytest.mark.parametrize("name", sorted(SCORERS))
 def test_scores_and_choices(there: Any, name: str) -> None:
     view = random_view(40, AttentionShape(heads=4, kv_heads=2, head_dim=8, text_rows=5), device=torch.device("cpu"))
-    blocks = torch.arange(40) // 8
+    tokens, blocks = seen_by(view), torch.arange(40) // 8
     for select in ("global", "stratified"):
         operator = AttnPrune(keep_ratio=0.4, scorer=name, select=select)
-        plain = operator.choose(operator.scorer.score(view), blocks)
+        plain = operator.choose(operator.scorer.score(tokens), blocks)
         with there(view.queries(), view.keys(), view.visual_columns, view.valid_keys, view.text_rows, blocks):
-            plan = operator.choose(operator.scorer.score(view), blocks)
+            plan = operator.choose(operator.scorer.score(tokens), blocks)
         assert_same(plan, plain)

@@ -8,10 +8,13 @@ is hidden from the other tokens of that prefill in layers > N, and from every la
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -51,7 +54,6 @@ class Row:
         kind: "text", "video" or "image" of each token.
         sources: columns merged into each token.
         removed: place of a removed token -> (layer after which, first column of what comes after its prefill).
-        layer_tokens: per prefill and layer the tokens that a shortened run computes.
     """
 
     embeds: Tensor
@@ -72,6 +74,14 @@ class Row:
             for place, c in enumerate(self.columns)
             if c < before and place not in self.removed and self.kind[place] != "text"
         ]
+
+    def bias(self, layer: int) -> Tensor:
+        """``(n, n)`` added to a layer's attention logits, queries by keys; nothing is."""
+        return self.embeds.new_zeros(())
+
+    def after(self, layer: int, hidden: Tensor) -> Tensor:
+        """``(n, D)`` hidden states as the next layer gets them."""
+        return hidden
 
 
 @torch.no_grad()
@@ -104,6 +114,7 @@ def build_row(model: Any, whole: Prompt, row: int, merge: Merge | None = None) -
     return Row(embeds[stays], positions[:, stays], stays, [kind[c] for c in stays], [sources[c] for c in stays])
 
 
+@lru_cache(maxsize=64)
 @torch.no_grad()
 def clip_features(model: Any, placed: Placed) -> Tensor:
     """``(T*H*W, D)`` of one video or image, as the model's own tower gives them."""
@@ -116,50 +127,63 @@ def may_see(row: Row, layer: int) -> Tensor:
     """``(n, n)`` bool: which keys each query sees in a layer; a removed token always sees itself, to no effect."""
     length = len(row.columns)
     seen = torch.ones(length, length, dtype=torch.bool).tril()
-    for key, (after, later) in row.removed.items():
-        for query in range(key + 1, length):
-            if layer > after or row.columns[query] >= later:
-                seen[query, key] = False
+    for key, (after, stop) in row.removed.items():
+        first = key if layer > after else bisect_left(row.columns, stop)  # who no longer sees it
+        seen[max(first, key + 1) :, key] = False
     return seen
 
 
-def rotated(x: Tensor, positions: Tensor, config: Any) -> Tensor:
-    """M-RoPE of ``(n, d)``: pair i turns by its section's axis of the position."""
-    half = x.shape[-1] // 2
+def turns(positions: Tensor, config: Any, half: int) -> Tensor:
+    """``(n, half)`` angles of M-RoPE: pair i turns by its section's axis of the position."""
     sections = config.rope_parameters["mrope_section"]
     axis = [a for a, size in enumerate(sections) for _ in range(size)]
     speed = torch.tensor([config.rope_parameters["rope_theta"] ** (-i / half) for i in range(half)]).double()
-    angle = torch.stack([positions[axis[i]].double() * speed[i] for i in range(half)], dim=1)
-    first, second = x[:, :half], x[:, half:]
+    return torch.stack([positions[axis[i]].double() * speed[i] for i in range(half)], dim=1)
+
+
+def rotated(x: Tensor, angle: Tensor) -> Tensor:
+    """``(n, d)`` of which the pairs (i, i + d / 2) are turned."""
+    first, second = x.chunk(2, dim=1)
     return torch.cat([first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()], dim=1)
 
 
-@torch.no_grad()
-def run(model: Any, row: Row, *, watch: int | None = None) -> tuple[Tensor, list[Tensor]]:
-    """``(n, vocabulary)`` fp64 logits, and of layer ``watch`` each head's ``(n, n)`` attention probabilities."""
+def layer_by_layer(model: Any, row: Row) -> Iterator[tuple[list[Tensor], Tensor]]:
+    """Of each layer in turn: every head's ``(n, n)`` attention probabilities, and ``(n, D)`` hidden states."""
     text, config = model.model.language_model, model.config.text_config
-    hidden, watched = row.embeds, []
+    hidden = row.embeds
     head_dim = config.hidden_size // config.num_attention_heads
     group = config.num_attention_heads // config.num_key_value_heads
+    angle = turns(row.positions, config, head_dim // 2)
     for index, layer in enumerate(text.layers):
         normed = rms(hidden, layer.input_layernorm)
         attention = layer.self_attn
         queries, keys, values = (linear(normed, p) for p in (attention.q_proj, attention.k_proj, attention.v_proj))
-        seen = may_see(row, index)
-        heads = []
+        seen, bias = may_see(row, index), row.bias(index)
+        weights, heads = [], []
         for head in range(config.num_attention_heads):
             own = slice(head * head_dim, (head + 1) * head_dim)
             shared = slice(head // group * head_dim, (head // group + 1) * head_dim)
-            q, k = rotated(queries[:, own], row.positions, config), rotated(keys[:, shared], row.positions, config)
-            weights = (q @ k.T / math.sqrt(head_dim)).masked_fill(~seen, -math.inf).softmax(dim=1)
-            heads.append(weights @ values[:, shared])
-            if index == watch:
-                watched.append(weights)
+            logits = rotated(queries[:, own], angle) @ rotated(keys[:, shared], angle).T / math.sqrt(head_dim)
+            weights.append((logits + bias).masked_fill(~seen, -math.inf).softmax(dim=1))
+            heads.append(weights[-1] @ values[:, shared])
         hidden = hidden + linear(torch.cat(heads, dim=1), attention.o_proj)
         normed = rms(hidden, layer.post_attention_layernorm)
         gate = torch.nn.functional.silu(linear(normed, layer.mlp.gate_proj))
-        hidden = hidden + linear(gate * linear(normed, layer.mlp.up_proj), layer.mlp.down_proj)
-    return linear(rms(hidden, text.norm), model.lm_head), watched
+        hidden = row.after(index, hidden + linear(gate * linear(normed, layer.mlp.up_proj), layer.mlp.down_proj))
+        yield weights, hidden
+
+
+@torch.no_grad()
+def attention_at(model: Any, row: Row, layer: int) -> list[Tensor]:
+    """Each head's ``(n, n)`` attention probabilities in one layer."""
+    return next(itertools.islice(layer_by_layer(model, row), layer, None))[0]
+
+
+@torch.no_grad()
+def run(model: Any, row: Row) -> Tensor:
+    """``(n, vocabulary)`` fp64 logits."""
+    *_, (_, hidden) = layer_by_layer(model, row)
+    return linear(rms(hidden, model.model.language_model.norm), model.lm_head)
 
 
 def rms(x: Tensor, norm: Any) -> Tensor:
@@ -187,7 +211,7 @@ def prune(model: Any, row: Row, cuts: Sequence[Cut], prefills: Sequence[tuple[in
             count = cut.count(len(left))
             if count >= len(left):
                 continue
-            _, probabilities = run(model, row, watch=cut.layer)
+            probabilities = attention_at(model, row, cut.layer)
             score = {p: max(float(head[q, p]) for head in probabilities for q in asking) for p in left}
             best = sorted(left, key=lambda p: (-score[p], p))
             last, next_ = score[best[count - 1]], score[best[count]]
@@ -213,4 +237,4 @@ class Oracle:
 def oracle(model: Any, whole: Prompt, cuts: Sequence[Cut] = (), merge: Merge | None = None) -> Oracle:
     """Everything that a pruned run of these turns, forced to these answers, must agree with."""
     rows = [prune(model, build_row(model, whole, r, merge), cuts, whole.prefills) for r in range(len(whole.ids))]
-    return Oracle(rows, [run(model, row)[0] for row in rows])
+    return Oracle(rows, [run(model, row) for row in rows])

@@ -20,15 +20,15 @@ import tokenprune as tp
 from tokenprune.hf.layer import PrunableLayer
 from tokenprune.operators.random import RandomSelect
 from tokenprune.operators.uniform import UniformSelect
-from tokenprune.runtime.layout import Layout, Ragged
-from tokenprune.view import AttentionView
+from tokenprune.runtime.slots import Gather, Slots
+from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True)
 class Untouchable:
     """A scorer that must never be asked."""
 
-    def score(self, view: AttentionView) -> Tensor:
+    def score(self, tokens: VisualTokens) -> Tensor:
         raise AssertionError("something was scored")
 
 
@@ -54,8 +54,8 @@ def nothing_is_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("something was gathered or cut")
 
-    monkeypatch.setattr(Ragged, "gather", refuse)
-    monkeypatch.setattr(Layout, "keep", refuse)
+    monkeypatch.setattr(Gather, "take", refuse)
+    monkeypatch.setattr(Slots, "keep", refuse)
     monkeypatch.setattr(PrunableLayer, "take", refuse)
 
 

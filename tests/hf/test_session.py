@@ -48,7 +48,7 @@ class Invalid:
 class BadScorer:
     """A scorer that fails in the middle of the decoder."""
 
-    def score(self, view: tp.AttentionView) -> torch.Tensor:
+    def score(self, tokens: tp.VisualTokens) -> torch.Tensor:
         raise ZeroDivisionError("inside a scorer")
 
 

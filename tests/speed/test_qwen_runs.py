@@ -49,9 +49,9 @@ class SleepyScorer:
 
     reads_attention = False
 
-    def score(self, view: Any) -> torch.Tensor:
+    def score(self, tokens: Any) -> torch.Tensor:
         time.sleep(NAP)
-        return torch.arange(len(view.visual_columns), dtype=torch.float32)
+        return torch.arange(len(tokens), dtype=torch.float32)
 
 
 class Recorder:

@@ -15,7 +15,7 @@ pytest.importorskip("transformers")
 from testing.qwen_case import QwenCase
 
 import tokenprune as tp
-from tokenprune.hf import HFDecoder, ProjectionReader, attention, passage
+from tokenprune.hf import HFDecoder, ProjectionReader, attention, forward
 from tokenprune.runtime import carrier, session
 from tokenprune.testing import AdapterConformance, LawBrokenError
 from tokenprune_qwen25vl import boundaries
@@ -71,13 +71,13 @@ def the_cache_keeps_other_tokens(patch: pytest.MonkeyPatch) -> None:
 
 
 def positions_are_renumbered(patch: pytest.MonkeyPatch) -> None:
-    gather = passage.Passage._gathered_positions
+    gather = forward.PrefillForward._carried_positions
 
     def renumbered(*args: Any) -> Any:
         positions = gather(*args)
         return torch.arange(positions.shape[-1]).expand_as(positions)
 
-    patch.setattr(passage.Passage, "_gathered_positions", renumbered)
+    patch.setattr(forward.PrefillForward, "_carried_positions", renumbered)
 
 
 def rotary_is_left_out(patch: pytest.MonkeyPatch) -> None:
@@ -90,8 +90,8 @@ def keys_for_queries(patch: pytest.MonkeyPatch) -> None:
 
 
 def bytes_are_made_up(patch: pytest.MonkeyPatch) -> None:
-    count = passage._cache_bytes
-    patch.setattr(passage, "_cache_bytes", lambda cache: replace(count(cache), stored=count(cache).stored // 2))
+    count = forward._cache_bytes
+    patch.setattr(forward, "_cache_bytes", lambda cache: replace(count(cache), stored=count(cache).stored // 2))
 
 
 def ratios_are_made_up(patch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ pytest.importorskip("hatchling")
 
 import tokenprune as tp
 from tokenprune.adapter import VisualSpan
-from tokenprune.hf.passage import Passage
+from tokenprune.hf.forward import PrefillForward
 from tokenprune.plugins import reset_plugins
 from tokenprune.testing import AdapterConformance, LawBrokenError, VisualPrompt
 
@@ -185,7 +185,7 @@ def test_given_positions_are_not_renumbered_nor_taken_for_packed_sequences(maske
 
 @pytest.mark.parametrize("name", ["dropping", "both"])
 def test_the_law_notices_when_gaps_are_taken_for_packing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Passage, "_mask_2d", lambda self, base, new: None)
+    monkeypatch.setattr(PrefillForward, "_mask_2d", lambda self, base: None)
     with pytest.raises(LawBrokenError, match=r"^a-forward-without-mask-or-cache: logits of a bare forward differ"):
         TestLlavaOnevision().test_a_forward_without_mask_or_cache(name, use_cache=False)
 

@@ -55,7 +55,14 @@ class ProjectionReader:
             self.key.register_forward_hook(self._see_keys),
         ]
 
-    def view(self, row: int, earlier_keys: Tensor | None, valid_keys: Tensor, visual_places: Tensor) -> AttentionView:
+    def view(
+        self,
+        row: int,
+        earlier_keys: Tensor | None,
+        valid_keys: Tensor,
+        visual_places: Tensor,
+        mass: Tensor | None = None,
+    ) -> AttentionView:
         if self._keys is None or self._rotary is None:
             raise UnsupportedModeError("the attention layer ran without its query and key projections being called")
         queries, keys = self._queries[row], self._keys[row]
@@ -78,7 +85,13 @@ class ProjectionReader:
             return turned if earlier_keys is None else torch.cat([earlier_keys.to(device), turned], dim=1)
 
         return AttentionView(
-            read_queries, read_keys, rows + earlier, visual + earlier, valid_keys.to(device), self.scaling
+            read_queries,
+            read_keys,
+            rows + earlier,
+            visual + earlier,
+            valid_keys.to(device),
+            self.scaling,
+            None if mass is None else mass.to(device),
         )
 
     def _see_rotary(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

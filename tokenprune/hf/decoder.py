@@ -17,10 +17,11 @@ from tokenprune.errors import UnsupportedModeError
 from tokenprune.hf.cache import PrunableHandle, is_prunable, make_prunable
 from tokenprune.hf.compiled import is_compiling, refuse_compiled, refuse_compiled_around
 from tokenprune.hf.copies import guard_copies
+from tokenprune.hf.forward import PrefillForward
 from tokenprune.hf.guard import guard_generate, refuse_forward, refuse_modules, refuse_training
-from tokenprune.hf.inputs import earlier_layout, open_cache
+from tokenprune.hf.inputs import earlier_slots, open_cache
+from tokenprune.hf.mass import Fallback, MassBias, carries_mass, require_carrier
 from tokenprune.hf.net import VISUAL_INPUTS, Net
-from tokenprune.hf.passage import Passage
 from tokenprune.hf.release import given_cache, require_known, with_cache
 from tokenprune.runtime.carrier import PrefillCarrier
 from tokenprune.runtime.prefill import Prefill
@@ -48,6 +49,10 @@ class HFDecoder:
         hooks = _Hooks(self.text, carrier)
         put: list[Removable] = [hooks]
         try:
+            if carrier.pipeline.mass is not None:
+                if carrier.fallback is not None and not carries_mass(self.text):
+                    put.append(Fallback(self.text, carrier.fallback))
+                require_carrier(self.text)
             put += [guard_copies(module, put) for module in dict.fromkeys((self.model, self.prompt, self.text))]
             put.append(self.model.register_forward_pre_hook(hooks.before_model, with_kwargs=True))
             put.append(self.prompt.register_forward_pre_hook(hooks.before_prompt, with_kwargs=True))
@@ -73,7 +78,8 @@ class _Hooks:
         self.carrier = carrier
         self.net = Net()
         self.input_ids: Tensor | None = None
-        self.passage: Passage | None = None
+        self.forward: PrefillForward | None = None
+        self.bias = MassBias(text)
         self.handle: PrunableHandle | None = None
         self.depth = 0
 
@@ -83,7 +89,8 @@ class _Hooks:
 
     def remove(self) -> None:
         """Take off what an interrupted forward has left (always-called hooks are not called on an interrupt)."""
-        self._end_passage(completed=False)
+        self._end_forward(completed=False)
+        self.bias.remove()
         self.input_ids = None
         if self.depth:
             self.carrier.entrance.leave(self.depth)
@@ -130,24 +137,26 @@ class _Hooks:
         if is_prunable(cache):
             handle = self._open(make_prunable(cache))
             changed["attention_mask"] = handle.stored_mask(_mask(kwargs, self.acts), embeds.shape[1])
+        self.bias.begin(cache)
         is_decoding = past > 0 and embeds.shape[1] == 1
         prefill = None if is_decoding else self._begin(embeds, kwargs, past)
         changed = self._prepared_for_later(changed, past)
         if prefill is None:
             return args, changed
-        self.passage = Passage(self.text, self.carrier, prefill, changed, self._prunable)
-        return args, self.passage.enter()
+        self.forward = PrefillForward(self.text, self.carrier, prefill, changed, self.bias, self._prunable)
+        return args, self.forward.enter()
 
     def after_text(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
         if not self.carrier.entrance.is_elsewhere:
-            self._end_passage(completed=output is not None)
+            self._end_forward(completed=output is not None)
 
-    def _end_passage(self, *, completed: bool) -> None:
-        passage, self.passage = self.passage, None
+    def _end_forward(self, *, completed: bool) -> None:
+        forward, self.forward = self.forward, None
         try:
-            if passage is not None:
-                passage.leave(completed=completed)
+            if forward is not None:
+                forward.leave(completed=completed)
         finally:
+            self.bias.end()
             if self.handle is not None:
                 self.handle.gate.is_open = False
             self.handle = None
@@ -161,7 +170,7 @@ class _Hooks:
         length = embeds.shape[1]
         valid = self.input_ids.new_ones(self.input_ids.shape).bool() if given is None else given[:, -length:].bool()
         valid = valid.to(self.input_ids.device)
-        earlier = earlier_layout(given_cache(self.text, kwargs), given, past, len(valid))
+        earlier = earlier_slots(given_cache(self.text, kwargs), given, past, len(valid))
         prompt = Prompt(self.input_ids, kwargs.get("position_ids"), valid)
         return self.carrier.begin(prompt, earlier, past)
 

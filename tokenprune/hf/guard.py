@@ -24,6 +24,7 @@ from tokenprune.errors import UnsupportedCacheError, UnsupportedModeError
 from tokenprune.hf.cache import check_prunable
 from tokenprune.hf.compiled import refuse_compiled, refuse_compiled_around
 from tokenprune.hf.in_front import InFront
+from tokenprune.hf.mass import holds_mass, require_carrier
 from tokenprune.hf.net import VISUAL_INPUTS, Net
 from tokenprune.hf.release import caches_of_call, given_cache, with_cache
 from tokenprune.runtime.carrier import Call, PrefillCarrier
@@ -38,7 +39,9 @@ DECODING_MODES = (
 CACHES = (None, "dynamic", "offloaded", "hybrid")  # the library reads "hybrid", an old default, as None
 
 
-def guard_generate(model: PreTrainedModel, text: nn.Module, carrier: PrefillCarrier, net: Net) -> Sequence[Removable]:
+def guard_generate(
+    model: PreTrainedModel, text: PreTrainedModel, carrier: PrefillCarrier, net: Net
+) -> Sequence[Removable]:
     """Stand in front of ``generate``: it works as before, except that modes that cannot be pruned are refused."""
     generate: Callable[..., Any] = getattr(model, "generate")  # noqa: B009 - its type is hidden
     signature = inspect.signature(generate)
@@ -51,6 +54,8 @@ def guard_generate(model: PreTrainedModel, text: nn.Module, carrier: PrefillCarr
             refuse_modules(model, text)
         call = _read_call(model, _named(signature, args, kwargs), acts=acts)
         cache = given_cache(model, kwargs)
+        if carrier.pipeline.mass is not None or holds_mass(cache):
+            require_carrier(text)
         named = kwargs if cache is None else with_cache(model, kwargs, cache)
         with carrier.generating(call), net.under_generate(kwargs) if acts else nullcontext():
             return generate(*args, **named)

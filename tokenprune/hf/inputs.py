@@ -12,7 +12,7 @@ from transformers.cache_utils import DynamicCache
 
 from tokenprune.hf.layer import PrunableLayer
 from tokenprune.hf.release import given_cache, with_cache
-from tokenprune.runtime.layout import Layout
+from tokenprune.runtime.slots import Slots
 
 
 def open_cache(text: PreTrainedModel, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -26,18 +26,18 @@ def open_cache(text: PreTrainedModel, kwargs: dict[str, Any]) -> dict[str, Any]:
     return with_cache(text, kwargs, DynamicCache(config=text.config) if cache is None else cache)
 
 
-def earlier_layout(cache: Any, given: Tensor | None, past: int, batch: int) -> Layout | None:
+def earlier_slots(cache: Any, given: Tensor | None, past: int, batch: int) -> Slots | None:
     """What a cache of ``past`` logical tokens stores, its padding and the caller's mask taken together."""
     if past == 0 or cache is None:
         return None
     layer = cache.layers[0]
     if isinstance(layer, PrunableLayer):
-        columns, valid = layer.slot_columns(), layer.slot_valid()
+        columns, valid, mass = layer.slot_columns(), layer.slot_valid(), layer.slot_mass()
     else:
         columns = torch.arange(past, device=layer.keys.device).expand(batch, -1)
-        valid = None
+        valid = mass = None
     if valid is None:
         valid = torch.ones_like(columns, dtype=torch.bool)
     if given is not None:
         valid = valid & given.to(columns.device).bool().gather(1, columns.clamp(min=0))
-    return Layout(columns, valid, valid.sum(1).tolist())
+    return Slots(columns, valid, valid.sum(1).tolist(), mass)

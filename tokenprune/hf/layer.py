@@ -35,6 +35,7 @@ class PrunableLayer(DynamicLayer):
         columns: ``(B, C)`` int64, the logical column of each of the first C slots; None while slot j is column j.
             Slots appended later are the last logical columns.
         valid: ``(B, C)`` bool, False for padding slots of rows that keep fewer tokens; None where no row is padded.
+        mass: ``(B, C)`` fp32, how many tokens each of the first C slots stands for in attention; None: one each.
     """
 
     def __init__(self) -> None:
@@ -45,6 +46,7 @@ class PrunableLayer(DynamicLayer):
         self.removed: int = 0
         self.columns: Tensor | None = None
         self.valid: Tensor | None = None
+        self.mass: Tensor | None = None
         self.gate: Gate | None = None
 
     @property
@@ -99,6 +101,8 @@ class PrunableLayer(DynamicLayer):
         if self.columns is not None and self.columns.shape[1] > self.stored:
             self.columns = self.columns[:, : self.stored]
             self.valid = None if self.valid is None else self.valid[:, : self.stored]
+        if self.mass is not None:
+            self.mass = self.mass[:, : self.stored]
 
     def cut(self, index: Tensor, mask: Tensor | None) -> None:
         """Keep the slots at ``index`` ``(B, K)``; ``mask`` ``(B, K)`` is False at padding, None: no row is padded."""
@@ -110,26 +114,29 @@ class PrunableLayer(DynamicLayer):
             valid = valid.gather(1, slots.to(valid.device))
         if mask is not None:
             valid = mask.to(columns.device) if valid is None else valid & mask.to(valid.device)
+        mass = self.slot_mass()
+        mass = None if mass is None else mass.gather(1, slots.to(mass.device))
         self.take(slots, columns, valid)
+        self.mass = mass
 
     def take(self, index: Tensor, columns: Tensor, valid: Tensor | None) -> None:
-        """Keep the slots at ``index`` ``(B, K)``, which hold the logical ``columns`` ``(B, K)``.
+        """Keep the slots at ``index`` ``(B, K)``, which hold the logical ``columns`` ``(B, K)``; the mass is as before.
 
         Args:
-            index: slots stored now.
-            columns: the logical column of each.
+            index: slots stored now; ``(B, heads, K)`` where each key-value head keeps its own.
+            columns: the logical column of each (with an index a head: of the first head).
             valid: ``(B, K)`` bool, False at padding; None: no row is padded.
         """
         keys, values = _filled(self)
         slots = index.to(keys.device)
         self._check(slots)
         self.keys, self.values = _gathered(keys, slots), _gathered(values, slots)
-        self.removed += keys.shape[2] - slots.shape[1]
+        self.removed += keys.shape[2] - slots.shape[-1]
         self.columns, self.valid = columns, valid
 
-    def place(self, columns: Tensor, valid: Tensor | None, logical: int) -> None:
+    def place(self, columns: Tensor, valid: Tensor | None, mass: Tensor | None, logical: int) -> None:
         """Declare which logical columns the stored slots hold, after a prefill that never stored the others."""
-        self.columns, self.valid = columns, valid
+        self.columns, self.valid, self.mass = columns, valid, mass
         self.removed = logical - self.stored
 
     def slot_columns(self) -> Tensor:
@@ -145,6 +152,12 @@ class PrunableLayer(DynamicLayer):
         if self.valid is None:
             return None
         return torch.nn.functional.pad(self.valid, (0, self.stored - self.valid.shape[1]), value=True)
+
+    def slot_mass(self) -> Tensor | None:
+        """``(B, stored)`` fp32 mass of every slot, one for those appended later; None where all have one."""
+        if self.mass is None:
+            return None
+        return torch.nn.functional.pad(self.mass, (0, self.stored - self.mass.shape[1]), value=1.0)
 
     def _tail(self) -> int | None:
         """How many of the last logical columns every row stores, each in its place from the end; None: all of them.
@@ -163,20 +176,25 @@ class PrunableLayer(DynamicLayer):
 
     def _check(self, slots: Tensor) -> None:
         rows = _filled(self)[0].shape[0]
-        if slots.ndim != 2 or slots.shape[0] != rows or slots.shape[1] > self.stored:
+        fits = slots.ndim in (2, 3) and slots.shape[0] == rows and slots.shape[-1] <= self.stored
+        if not fits or (slots.ndim == 3 and slots.shape[1] != _filled(self)[0].shape[1]):
             raise UnsupportedCacheError(
-                f"index must be (B, K) with B={rows} rows and K <= {self.stored}, got {tuple(slots.shape)}"
+                f"index must be (B, K) or (B, heads, K) with B={rows} and K <= {self.stored}, got {tuple(slots.shape)}"
             )
 
     def _move_rows(self, move: Any) -> None:
         self.columns = None if self.columns is None else move(self.columns)
         self.valid = None if self.valid is None else move(self.valid)
+        self.mass = None if self.mass is None else move(self.mass)
 
     def _require_session(self) -> None:
-        if self.valid is not None and (self.gate is None or not self.gate.is_open):
+        if self.gate is not None and self.gate.is_open:
+            return
+        if self.valid is not None or self.mass is not None:
+            why = "rows of this pruned cache hold different numbers of tokens"
+            why = why if self.mass is None else "tokens of this pruned cache stand for several in attention"
             raise UnsupportedCacheError(
-                "the rows of this pruned cache hold different numbers of tokens, so it can only be used with a "
-                "session: with tokenprune.attach(model, pipeline): ..."
+                f"the {why}, so it can only be used with a session: with tokenprune.attach(model, pipeline): ..."
             )
 
 
@@ -187,7 +205,9 @@ def _filled(layer: DynamicLayer) -> tuple[Tensor, Tensor]:
 
 
 def _gathered(stored: Tensor, slots: Tensor) -> Tensor:
-    """The entries of ``stored`` ``(B, heads, S, D)`` at ``slots`` ``(B, K)``."""
+    """The entries of ``stored`` ``(B, heads, S, D)`` at ``slots`` ``(B, K)`` or ``(B, heads, K)``."""
+    if slots.ndim == 3:
+        return stored.gather(2, slots.unsqueeze(-1).expand(-1, -1, -1, stored.shape[3]))
     if len(slots) == 1:  # whole rows are copied, no index an element
         return stored.index_select(2, slots[0])
     return stored.gather(2, slots[:, None, :, None].expand(-1, stored.shape[1], -1, stored.shape[3]))

@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from torch import Tensor
 
 from tokenprune.budget import Budget
-from tokenprune.depth import check_layer
 from tokenprune.errors import InvalidValueError
-from tokenprune.operators.selection import SELECTIONS, check_modalities, check_selection
+from tokenprune.layers import check_layer
+from tokenprune.operator import AFTER_LAYER, TokenScorer, check_modalities
+from tokenprune.operators.selection import SELECTIONS, check_selection
 from tokenprune.plan import TokenPlan
-from tokenprune.protocols import TokenScorer
 from tokenprune.scorers import as_scorer
+from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True, init=False)
@@ -47,6 +49,8 @@ class AttnPrune:
     select: str
     modalities: tuple[str, ...]
 
+    site: ClassVar[str] = AFTER_LAYER
+
     def __init__(
         self,
         layer: int | float = 0.36,
@@ -70,6 +74,22 @@ class AttnPrune:
     def budget(self) -> Budget:
         """How many of a row's visual tokens stay."""
         return Budget(self.keep_ratio, self.keep)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The layer's attention, unless the scorer reads nothing."""
+        return ("attention",) if getattr(self.scorer, "reads_attention", True) else ()
+
+    def plan(self, tokens: VisualTokens) -> TokenPlan:
+        """Score the visual tokens of a prompt row and keep the best of them; blocks are those that a merger left.
+
+        Raises:
+            InvalidValueError: a score is NaN (this waits for the device).
+        """
+        if self.budget.count(len(tokens)) == len(tokens):
+            return TokenPlan.identity(len(tokens), tokens.features.device)
+        scores = self.scorer.score(tokens).to(tokens.features.device)
+        return replace(self.choose(scores, tokens.labelled_blocks()), scores=scores.detach())
 
     def choose(self, scores: Tensor, blocks: Tensor) -> TokenPlan:
         """Prune by ``scores`` ``(N,)``, higher stays, ties to the lower index; ``blocks`` ``(N,)`` int64 labels.

@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What selectors share: which scores stay under a budget, and which visual tokens they may cut."""
+"""What operators share that rank scores: which of them stay under a budget."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from tokenprune.budget import split_budget
 from tokenprune.errors import InvalidValueError
-from tokenprune.messages import not_one_of, shown
+from tokenprune.messages import not_one_of
 
 Selection = Callable[[Tensor, Tensor, int], Tensor]
 """``(scores (N,), blocks (N,), count) -> (count,)`` sorted indices of the tokens that stay; ``count`` < N."""
-
-MODALITIES = ("video", "image")
 
 
 def keep_best(scores: Tensor, blocks: Tensor, count: int) -> Tensor:
@@ -45,20 +43,6 @@ def check_selection(name: str) -> None:
     """Raise :class:`InvalidValueError` unless ``name`` is one of :data:`SELECTIONS`."""
     if not isinstance(name, str) or name not in SELECTIONS:
         raise InvalidValueError(not_one_of("select", SELECTIONS, name))
-
-
-def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
-    """``modalities`` as a tuple: ``"video"``, ``"image"`` or both, each once.
-
-    Raises:
-        InvalidValueError: empty, repeated or unknown entries, or one plain string (write ``("video",)``).
-    """
-    allowed = f"a non-empty tuple of {' and/or '.join(map(repr, MODALITIES))}, each once"
-    if isinstance(modalities, str) or not isinstance(modalities, Sequence):
-        raise InvalidValueError(f"modalities must be {allowed}, for example ('video',), got {shown(modalities)}")
-    if not modalities or any(m not in MODALITIES for m in modalities) or len(set(modalities)) < len(modalities):
-        raise InvalidValueError(f"modalities must be {allowed}, got {shown(tuple(modalities))}")
-    return tuple(modalities)
 
 
 def _best_first(scores: Tensor) -> Tensor:

@@ -7,27 +7,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from tokenprune.budget import Budget
-from tokenprune.depth import check_layer
 from tokenprune.errors import InvalidValueError
+from tokenprune.layers import check_layer
 from tokenprune.messages import shown
-from tokenprune.operators.selection import check_modalities
+from tokenprune.operator import AFTER_LAYER, check_modalities
 from tokenprune.plan import TokenPlan
-from tokenprune.protocols import TokenScorer
-from tokenprune.view import AttentionView
-
-
-@dataclass(frozen=True)
-class NoScore:
-    """The scorer of selectors that ignore scores: all tokens alike, nothing read."""
-
-    reads_attention: ClassVar[bool] = False
-
-    def score(self, view: AttentionView) -> Tensor:
-        """``(N,)`` fp32 zeros."""
-        return torch.zeros(len(view.visual_columns), device=view.visual_columns.device)
+from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True)
@@ -50,6 +37,8 @@ class UniformPrune:
     keep: int | None = None
     modalities: tuple[str, ...] = ("video",)
 
+    site: ClassVar[str] = AFTER_LAYER
+
     def __post_init__(self) -> None:
         check_layer("layer", self.layer)
         Budget(self.keep_ratio, self.keep)
@@ -60,18 +49,13 @@ class UniformPrune:
         """How many of a row's visual tokens stay."""
         return Budget(self.keep_ratio, self.keep)
 
-    @property
-    def scorer(self) -> TokenScorer:
-        """Nothing is scored."""
-        return NoScore()
-
-    def choose(self, scores: Tensor, blocks: Tensor) -> TokenPlan:
-        """The pruning of ``len(scores)`` tokens; values of ``scores`` and ``blocks`` do not matter."""
-        total = len(scores)
+    def plan(self, tokens: VisualTokens) -> TokenPlan:
+        """The pruning of so many tokens; what they hold does not matter."""
+        total, device = len(tokens), tokens.features.device
         count = self.budget.count(total)
         if count == total:
-            return TokenPlan.identity(total, scores.device)
-        strips = torch.arange(count, device=scores.device)
+            return TokenPlan.identity(total, device)
+        strips = torch.arange(count, device=device)
         return TokenPlan.keeping((2 * strips + 1) * total // (2 * count), total)
 
 
@@ -99,6 +83,8 @@ class RandomPrune:
     seed: int = 0
     modalities: tuple[str, ...] = ("video",)
 
+    site: ClassVar[str] = AFTER_LAYER
+
     def __post_init__(self) -> None:
         check_layer("layer", self.layer)
         Budget(self.keep_ratio, self.keep)
@@ -111,17 +97,12 @@ class RandomPrune:
         """How many of a row's visual tokens stay."""
         return Budget(self.keep_ratio, self.keep)
 
-    @property
-    def scorer(self) -> TokenScorer:
-        """Nothing is scored."""
-        return NoScore()
-
-    def choose(self, scores: Tensor, blocks: Tensor) -> TokenPlan:
-        """The pruning of ``len(scores)`` tokens; values of ``scores`` and ``blocks`` do not matter."""
-        total = len(scores)
+    def plan(self, tokens: VisualTokens) -> TokenPlan:
+        """The pruning of so many tokens; what they hold does not matter."""
+        total, device = len(tokens), tokens.features.device
         count = self.budget.count(total)
         if count == total:
-            return TokenPlan.identity(total, scores.device)
+            return TokenPlan.identity(total, device)
         generator = torch.Generator().manual_seed(self.seed)  # on the CPU, so that every device draws the same
         drawn = torch.randperm(total, generator=generator)[:count].sort().values
-        return TokenPlan.keeping(drawn.to(scores.device), total)
+        return TokenPlan.keeping(drawn.to(device), total)

@@ -16,16 +16,16 @@ import torch
 from tokenprune.adapter import AttentionReader, Prompt, VisualSpan
 from tokenprune.device import upload
 from tokenprune.errors import TokenPruneWarning, UnsupportedModeError
+from tokenprune.operator import PrunableCache, Stage
 from tokenprune.pipeline import Pipeline
 from tokenprune.plugins import BoundAdapter
-from tokenprune.protocols import PrunableCache
 from tokenprune.runtime.entrance import Entrance
-from tokenprune.runtime.layout import Layout
-from tokenprune.runtime.narration import tell_spans, tell_stages
+from tokenprune.runtime.log import tell_spans, tell_stages
 from tokenprune.runtime.origins import Origins
 from tokenprune.runtime.prefill import Prefill
 from tokenprune.runtime.report import CacheBytes, LayerLog, Report, make_report
-from tokenprune.runtime.span import RunningSpan
+from tokenprune.runtime.slots import Slots
+from tokenprune.runtime.state import RowState, TokenState
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,8 @@ class PrefillCarrier:
     Args:
         pipeline: the operators.
         adapter: the model's adapter.
-        layers: 0-based layer of each selector.
+        stages: the pipeline's operators at their places in this model.
+        fallback: attention backend to switch to where the model's own cannot carry attention mass; None: refuse.
         reports: of the last prefills.
         call: what the running ``generate`` knows.
         entrance: lets one thread in at a time.
@@ -56,7 +57,8 @@ class PrefillCarrier:
 
     pipeline: Pipeline
     adapter: BoundAdapter
-    layers: list[int]
+    stages: list[Stage]
+    fallback: str | None = None
     reports: deque[Report] = field(default_factory=deque[Report])
     call: Call = field(default_factory=Call)
     _turns: weakref.WeakKeyDictionary[object, Origins] = field(default_factory=weakref.WeakKeyDictionary)
@@ -82,7 +84,7 @@ class PrefillCarrier:
     def __reduce__(self) -> Any:
         raise UnsupportedModeError("a session cannot be copied or pickled, nor its model in the middle of a forward")
 
-    def begin(self, prompt: Prompt, earlier: Layout | None, first_column: int) -> Prefill | None:
+    def begin(self, prompt: Prompt, earlier: Slots | None, first_column: int) -> Prefill | None:
         """The prefill of these new tokens; None where they hold no video or image.
 
         Raises:
@@ -97,14 +99,14 @@ class PrefillCarrier:
         valid = prompt.valid.cpu()
         real = valid.sum(1).tolist()
         text_rows = [_text_after(row_spans, row_valid) for row_spans, row_valid in zip(spans, valid)]
-        prefill = Prefill(
-            pipeline=self.pipeline,
-            rows=[[RunningSpan.start(span, device) for span in row] for row in spans],
-            layout=Layout.start(prompt.valid, first_column, real),
+        state = TokenState(
+            rows=[RowState.start(row, device, with_mass=self.pipeline.mass is not None) for row in spans],
+            slots=Slots.start(prompt.valid, first_column, real),
             text_rows=[upload(row, device) for row in text_rows],
             earlier=earlier,
             first_column=first_column,
         )
+        prefill = Prefill(self.stages, state)
         prefill.require_text_rows()
         self._require_readable_keys(earlier)
         return prefill
@@ -123,7 +125,7 @@ class PrefillCarrier:
         report = make_report(
             prefill, log, expanded=self.call.expanded, passed=self.call.passed, cache=cache_bytes, earlier=earlier
         )
-        tell_stages(prefill.stages)
+        tell_stages(prefill.records)
         self.reports.append(report)
         if cache is not None:
             self._turns[cache] = report._origins
@@ -137,13 +139,14 @@ class PrefillCarrier:
             warnings.warn(f"nothing to prune, but no report either: {error}", TokenPruneWarning, stacklevel=2)
             return ()
 
-    def _require_readable_keys(self, earlier: Layout | None) -> None:
+    def _require_readable_keys(self, earlier: Slots | None) -> None:
         if earlier is None:
             return
-        for selector in self.pipeline.selectors:
-            if getattr(selector.scorer, "needs_unrotated_keys", False):
+        for stage in self.stages:
+            if stage.needs_unrotated_keys:
+                scorer = getattr(stage.operator, "scorer", stage.operator)
                 raise UnsupportedModeError(
-                    f"{type(selector.scorer).__name__} reads keys before RoPE, which the cache of earlier turns does "
+                    f"{type(scorer).__name__} reads keys before RoPE, which the cache of earlier turns does "
                     'not hold; use scorer="rope_causal" for a continued conversation'
                 )
 

@@ -3,16 +3,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from torch import Tensor
 
-from tokenprune.runtime.layout import Layout
+from tokenprune.plan import TokenPlan
 from tokenprune.runtime.origins import Origins
-from tokenprune.runtime.prefill import Prefill, Stage
-from tokenprune.runtime.span import RunningSpan
+from tokenprune.runtime.prefill import Prefill, StageRecord
+from tokenprune.runtime.slots import Slots
+from tokenprune.runtime.state import RowState
 from tokenprune.trace import SpanTrace
 
 
@@ -42,24 +43,25 @@ class Report:
     expanded: int
     cache: CacheBytes | None
     _visual_left: list[list[int]]
-    _stages: list[Stage]
-    _final: Layout
-    _spans: list[list[RunningSpan]]
+    _records: list[StageRecord]
+    _final: Slots
+    _state_rows: list[RowState]
     _origins: Origins
+    _pressed: list[int] | None = None
 
     @cached_property
     def stages(self) -> list[dict[str, Any]]:
         """Per operator, in order: name, site, layer, visual tokens before and after per row, seconds."""
         return [
             {
-                "operator": stage.operator,
-                "site": stage.site,
-                "layer": stage.layer,
-                "visual_before": self._rows(stage.before),
-                "visual_after": self._rows(stage.after),
-                "seconds": stage.begin.until(stage.end),
+                "operator": record.stage.name,
+                "site": record.stage.site,
+                "layer": record.stage.layer,
+                "visual_before": self._rows(record.before),
+                "visual_after": self._rows(record.after),
+                "seconds": record.begin.until(record.end),
             }
-            for stage in self._stages
+            for record in self._records
         ]
 
     @property
@@ -106,8 +108,11 @@ class Report:
         """Per row its videos and images of this prefill, in order, and what each operator did to them."""
         offset = self._origins.first_new - self._origins.first_passed
         return [
-            [SpanTrace(s.span.modality, s.span.grid, s.span.columns + offset, s.plan, tuple(s.steps)) for s in row]
-            for row in self._spans[:: self.expanded]
+            [
+                SpanTrace(span.modality, span.grid, span.columns + offset, plan, tuple(steps))
+                for span, plan, steps in zip(row.spans, _plans_of(row), row.steps)
+            ]
+            for row in self._state_rows[:: self.expanded]
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -123,6 +128,7 @@ class Report:
             "kv_bytes_unpruned": self.kv_bytes_unpruned,
             "compression_ratio": self.compression_ratio,
             "expanded": self.expanded,
+            **({} if self._pressed is None else {"kept_per_head": self._pressed}),
         }
 
     def _rows(self, counts: list[int]) -> list[int]:
@@ -139,8 +145,8 @@ class LayerLog:
     def note(self, prefill: Prefill, layers: int) -> None:
         """``layers`` further layers run on the running sequence as it is now."""
         for _ in range(layers):
-            self.tokens.append(list(prefill.layout.real))
-            self.visual.append(prefill.visual_counts())
+            self.tokens.append(list(prefill.state.slots.real))
+            self.visual.append(prefill.state.visual_counts())
 
 
 def make_report(
@@ -162,24 +168,33 @@ def make_report(
         cache: KV bytes, or None.
         earlier: the turn before on the same cache.
     """
-    stored = prefill.stored()
-    ragged = prefill.compact(stored)
-    final = stored if ragged is None else stored.after(ragged)
+    state = prefill.state
+    stored = state.stored()
+    gather = state.compact(stored)
+    final = stored if gather is None else stored.after(gather)
     # Without a cache generate passes all ids again with each step, its own answers too: they always begin at 0.
-    begins = prefill.logical_length - (prefill.new_length if passed is None else passed)
-    first_passed = begins if prefill.first_column else 0
+    begins = state.logical_length - (state.new_length if passed is None else passed)
+    first_passed = begins if state.first_column else 0
     return Report(
-        prompt_tokens=prefill.first_real[::expanded],
-        visual_tokens=prefill.first_visual[::expanded],
+        prompt_tokens=state.first_real[::expanded],
+        visual_tokens=state.first_visual[::expanded],
         layer_tokens=[tokens[::expanded] for tokens in log.tokens],
         expanded=expanded,
         cache=cache,
-        _visual_left=[row[::expanded] for row in [*log.visual, prefill.visual_counts()]],
-        _stages=prefill.stages,
+        _visual_left=[row[::expanded] for row in [*log.visual, prefill.visual_left]],
+        _records=prefill.records,
         _final=final,
-        _spans=prefill.rows,
-        _origins=Origins.of(prefill.rows[::expanded], first_passed, prefill.first_column, earlier),
+        _state_rows=state.rows,
+        _origins=Origins.of(state.rows[::expanded], first_passed, state.first_column, earlier),
+        _pressed=None if prefill.pressed is None else prefill.pressed[::expanded],
     )
+
+
+def _plans_of(row: RowState) -> list[TokenPlan]:
+    """What has happened to each span of a row in all."""
+    segments = [next((s.plan.segments for s in reversed(steps) if s.plan.segments), None) for steps in row.steps]
+    plans = row.plan.split([len(span.columns) for span in row.spans])
+    return [replace(plan, segments=found) for plan, found in zip(plans, segments)]
 
 
 def _ratio(part: int, whole: int) -> float:

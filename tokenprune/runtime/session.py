@@ -32,17 +32,24 @@ class Session:
     Use it as a context manager, or call :meth:`detach`. Reports stay readable after that.
     """
 
-    def __init__(self, model: nn.Module, pipeline: AnyPipeline, keep_reports: int = KEEP_REPORTS) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        pipeline: AnyPipeline,
+        keep_reports: int = KEEP_REPORTS,
+        fallback: str | None = None,
+    ) -> None:
         if not isinstance(model, nn.Module):
             raise InvalidValueError(f"model must be a model (torch.nn.Module), got {shown(model)}")
         if isinstance(keep_reports, bool) or not isinstance(keep_reports, int) or keep_reports < 1:
             raise InvalidValueError(f"keep_reports must be a whole number of at least 1, got {shown(keep_reports)}")
+        if fallback not in (None, "sdpa"):
+            raise InvalidValueError(f'fallback must be "sdpa" or None, got {shown(fallback)}')
         self.pipeline = as_pipeline(pipeline)
         _refuse_wrappers(model)
         adapter = find_adapter(model)
-        self._carrier = PrefillCarrier(
-            self.pipeline, adapter, self.pipeline.layers(adapter.depth), deque(maxlen=min(keep_reports, sys.maxsize))
-        )
+        kept: deque[Report] = deque(maxlen=min(keep_reports, sys.maxsize))
+        self._carrier = PrefillCarrier(self.pipeline, adapter, self.pipeline.stages(adapter.depth), fallback, kept)
         self._modules = list(model.modules())
         with _attaching:
             if any(module in _attached for module in self._modules):
@@ -93,7 +100,9 @@ class Session:
             )
 
 
-def attach(model: nn.Module, pipeline: AnyPipeline, *, keep_reports: int = KEEP_REPORTS) -> Session:
+def attach(
+    model: nn.Module, pipeline: AnyPipeline, *, keep_reports: int = KEEP_REPORTS, fallback: str | None = None
+) -> Session:
     """Attach a pipeline to a model: from now on every prefill that holds visual tokens goes through it.
 
     Args:
@@ -101,6 +110,8 @@ def attach(model: nn.Module, pipeline: AnyPipeline, *, keep_reports: int = KEEP_
         pipeline: a :class:`tokenprune.Pipeline`, one operator, a sequence of operators, or the name of a preset; an
             empty pipeline only writes reports.
         keep_reports: how many reports ``session.reports`` holds, at least 1; older ones are forgotten.
+        fallback: ``"sdpa"``: run under that attention backend, where the model's own cannot carry attention mass, and
+            restore the model's setting on detaching; None: refuse.
 
     Returns:
         The session; ``with tokenprune.attach(model, "default") as session: model.generate(...)``.
@@ -111,7 +122,7 @@ def attach(model: nn.Module, pipeline: AnyPipeline, *, keep_reports: int = KEEP_
         InvalidValueError: an argument is something else, or a selector's layer lies beyond the model's depth.
         UnsupportedModeError: the model is compiled or wrapped in a way that cannot be pruned.
     """
-    return Session(model, pipeline, keep_reports)
+    return Session(model, pipeline, keep_reports, fallback)
 
 
 def _refuse_wrappers(model: nn.Module) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import meant, shown
-from tokenprune.protocols import TokenScorer
+from tokenprune.operator import TokenScorer
 from tokenprune.scorers.content import ContentScore
 from tokenprune.scorers.key_norm import KeyNormScore
 from tokenprune.scorers.rope_causal import RopeCausalScore

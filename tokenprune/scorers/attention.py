@@ -101,8 +101,10 @@ def _log_probability(queries: Tensor, keys: Tensor, view: AttentionView, rows: s
     scaled = queries.float() * view.scaling
     logits = torch.bmm(scaled.reshape(kv_heads, group * count, head_dim), keys).view(kv_heads, group, count, -1)
     logits.masked_fill_(allowed(rows).logical_not(), -torch.inf)
-    peak = logits.amax(dim=-1, keepdim=True)
     wanted = logits.index_select(-1, view.visual_columns)
+    if view.mass is not None:  # the layer's own softmax counts a key as often as it has mass; a score is per token
+        logits.add_(view.mass.log())
+    peak = logits.amax(dim=-1, keepdim=True)
     log_sum = logits.sub_(peak).exp_().sum(dim=-1, keepdim=True).log_().add_(peak)
     return wanted.sub_(log_sum).amax(dim=2)
 

@@ -9,7 +9,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from tokenprune.scorers.attention import attention_scores, check_head_reduction
-from tokenprune.view import AttentionView
+from tokenprune.tokens import VisualTokens
+from tokenprune.view import attention_of
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ class ContentScore:
     def __post_init__(self) -> None:
         check_head_reduction(self.head_reduction)
 
-    def score(self, view: AttentionView) -> Tensor:
+    def score(self, tokens: VisualTokens) -> Tensor:
         """``(N,)`` fp32 probabilities in [0, 1]."""
+        view = attention_of(tokens)
         not_padding = view.valid_keys.unsqueeze(0)
         return attention_scores(
             view, rotated=False, allowed=lambda rows: not_padding, head_reduction=self.head_reduction

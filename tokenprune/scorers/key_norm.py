@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tokenprune.view import AttentionView
+from tokenprune.tokens import VisualTokens
+from tokenprune.view import attention_of
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,9 @@ class KeyNormScore:
     RoPE rotates and so keeps norms, hence the keys may be read as the cache holds them.
     """
 
-    def score(self, view: AttentionView) -> Tensor:
+    def score(self, tokens: VisualTokens) -> Tensor:
         """``(N,)`` fp32 norms, in the units of the keys."""
+        view = attention_of(tokens)
         with torch.no_grad():
             norms = torch.linalg.vector_norm(view.keys(rotated=True), dim=-1, dtype=torch.float32)
             return norms.index_select(1, view.visual_columns).amax(dim=0)

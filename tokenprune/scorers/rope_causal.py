@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tokenprune.scorers.attention import attention_scores, check_head_reduction
-from tokenprune.view import AttentionView
+from tokenprune.tokens import VisualTokens
+from tokenprune.view import attention_of
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class RopeCausalScore:
     def __post_init__(self) -> None:
         check_head_reduction(self.head_reduction)
 
-    def score(self, view: AttentionView) -> Tensor:
+    def score(self, tokens: VisualTokens) -> Tensor:
         """``(N,)`` fp32 probabilities in [0, 1]."""
+        view = attention_of(tokens)
         return attention_scores(view, rotated=True, allowed=view.visible, head_reduction=self.head_reduction)

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from tokenprune.cluster import dpc_knn, portion
 from tokenprune.device import where_fp64_is
+from tokenprune.operator import TokenMerger
 from tokenprune.operators.attn_prune import AttnPrune
 from tokenprune.operators.random import RandomSelect
 from tokenprune.operators.st_merge import STMerge
 from tokenprune.operators.uniform import UniformSelect
 from tokenprune.plan import TokenPlan
-from tokenprune.protocols import TokenMerger
 from tokenprune.scorers import SCORERS
 from tokenprune.speed.direct import direct_merge
 from tokenprune.speed.scoring import AttentionShape, random_view
@@ -65,6 +65,10 @@ class Clip:
     def tokens(self) -> VisualTokens:
         """The clip's visual tokens, new each time."""
         return VisualTokens(self.features, self.grid)
+
+    def watched_tokens(self) -> VisualTokens:
+        """The same with the attention that the scorers read."""
+        return VisualTokens(self.features, self.grid, signals={"attention": self.view})
 
     @cached_property
     def plan(self) -> TokenPlan:
@@ -160,8 +164,8 @@ def _apply(clip: Clip) -> Subject:
 
 def _scorer(clip: Clip, name: str) -> Subject:
     def ready() -> Run:
-        view, scorer = clip.view, SCORERS[name]()
-        return lambda: scorer.score(view)
+        tokens, scorer = clip.watched_tokens(), SCORERS[name]()
+        return lambda: scorer.score(tokens)
 
     return Subject(ready, keeps=False)
 

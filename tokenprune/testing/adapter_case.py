@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 from torch import nn
 
+from tokenprune.operator import modalities_of
 from tokenprune.pipeline import Pipeline
 from tokenprune.testing.laws import naming
 from tokenprune.testing.masking import Removal
@@ -82,9 +83,9 @@ class AdapterCase:
             counts = [exact_count(merger.keep_ratio, merger.keep, count) for count in counts]  # type: ignore[attr-defined]
         cut = sum(counts)
         for selector in pipeline.selectors:
-            if "image" in selector.modalities:
+            if "image" in modalities_of(selector):
                 cut, others = cut + others, 0
-            cut = exact_count(selector.budget.keep_ratio, selector.budget.keep, cut) if cut else 0
+            cut = exact_count(selector.keep_ratio, selector.keep, cut) if cut else 0  # type: ignore[attr-defined]
         return cut + others
 
     def _in_batch(self, model: Any, rows: Sequence[int], pipeline: Pipeline) -> list[tuple[list[int], list[int]]]:

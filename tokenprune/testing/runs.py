@@ -23,7 +23,6 @@ from tokenprune.testing.laws import require
 from tokenprune.testing.observe import Seen, watched
 from tokenprune.testing.prompts import VisualPrompt
 from tokenprune.tokens import VisualTokens
-from tokenprune.view import AttentionView
 
 TOLERANCE = 1e-4
 """Largest difference of logits, relative to the largest of them, that counts as rounding in fp32."""
@@ -119,8 +118,8 @@ class ScoreWitness:
 
     scores: list[Tensor]
 
-    def score(self, view: AttentionView) -> Tensor:
-        self.scores.append(RopeCausalScore().score(view))
+    def score(self, tokens: VisualTokens) -> Tensor:
+        self.scores.append(RopeCausalScore().score(tokens))
         return self.scores[-1]
 
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from tokenprune.messages import shown
+from tokenprune.operator import Operator
 from tokenprune.pipeline import Pipeline
 from tokenprune.plan import TokenPlan
-from tokenprune.protocols import Operator
 from tokenprune.testing.laws import require
 
 T = TypeVar("T")

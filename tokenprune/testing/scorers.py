@@ -14,10 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from tokenprune.messages import shown
-from tokenprune.protocols import TokenScorer
+from tokenprune.operator import TokenScorer
 from tokenprune.testing.laws import Law, check_all, law, require
 from tokenprune.testing.same import same_bits, unchanged
-from tokenprune.testing.strategies import attention_views
+from tokenprune.testing.strategies import attention_views, seen_by
 from tokenprune.view import AttentionView
 
 SCORE_BYTES = 64 * 2**20
@@ -39,21 +39,20 @@ def reads(scorer: TokenScorer) -> bool:
 
 
 def _view(scorer: TokenScorer, data: st.DataObject) -> AttentionView:
-    view = data.draw(attention_views())
-    return view if reads(scorer) else AttentionView.unread(view.visual_columns, view.valid_keys)
+    return data.draw(attention_views())
 
 
 @law(11)
 def it_is_a_scorer(scorer: TokenScorer, data: st.DataObject) -> None:
-    """A scorer is an object (no class) with ``score(view)``."""
-    require(not isinstance(scorer, type) and isinstance(scorer, TokenScorer), f"{shown(scorer)} has no score(view)")
+    """A scorer is an object (no class) with ``score(tokens)``."""
+    require(not isinstance(scorer, type) and isinstance(scorer, TokenScorer), f"{shown(scorer)} has no score(tokens)")
 
 
 @law(8)
 def every_visual_token_has_a_score(scorer: TokenScorer, data: st.DataObject) -> None:
     """``(N,)`` finite fp32 scores, whatever the dtype of the model, grouped heads and gaps included."""
     view = _view(scorer, data)
-    scores = scorer.score(view)
+    scores = scorer.score(seen_by(view))
     wanted = tuple(view.visual_columns.shape)
     require(tuple(scores.shape) == wanted, f"scores have shape {tuple(scores.shape)}, not {wanted}")
     require(scores.dtype == torch.float32, f"scores are {scores.dtype}, not float32")
@@ -65,24 +64,24 @@ def every_visual_token_has_a_score(scorer: TokenScorer, data: st.DataObject) -> 
 def the_same_bits_give_the_same_scores(scorer: TokenScorer, data: st.DataObject) -> None:
     """Scores hang on the view alone: no random numbers, autocast or inference mode."""
     view = _view(scorer, data)
-    expected = scorer.score(view)
+    expected = scorer.score(seen_by(view))
     for seed in (1, 2):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            require(same_bits(scorer.score(view), expected), "a second call on the same bits gave other scores")
+            require(same_bits(scorer.score(seen_by(view)), expected), "a second call gave other scores")
     with torch.autocast("cpu", torch.bfloat16):
-        require(same_bits(scorer.score(view), expected), "under autocast the scores are others")
+        require(same_bits(scorer.score(seen_by(view)), expected), "under autocast the scores are others")
     with torch.inference_mode():
-        require(same_bits(scorer.score(view), expected), "in inference mode the scores are others")
+        require(same_bits(scorer.score(seen_by(view)), expected), "in inference mode the scores are others")
 
 
 @law(6)
 def a_row_is_scored_on_its_own(scorer: TokenScorer, data: st.DataObject) -> None:
     """Scores of a row are the same whatever rows were scored before it."""
     view = _view(scorer, data)
-    expected = scorer.score(view)
-    scorer.score(_view(scorer, data))
-    require(same_bits(scorer.score(view), expected), "after another row the scores are others")
+    expected = scorer.score(seen_by(view))
+    scorer.score(seen_by(_view(scorer, data)))
+    require(same_bits(scorer.score(seen_by(view)), expected), "after another row the scores are others")
 
 
 @law(6, applies=reads)
@@ -90,7 +89,10 @@ def what_padding_holds_does_not_matter(scorer: TokenScorer, data: st.DataObject)
     """Whatever keys stand in padding, the scores are the same, bit for bit."""
     view = data.draw(attention_views())
     noisy = _with_keys(view, lambda keys: torch.where(view.valid_keys[:, None], keys, keys * 3 + 5))
-    require(same_bits(scorer.score(noisy), scorer.score(view)), "other keys in the padding changed the scores")
+    require(
+        same_bits(scorer.score(seen_by(noisy)), scorer.score(seen_by(view))),
+        "other keys in the padding changed the scores",
+    )
 
 
 @law(6, applies=reads)
@@ -105,7 +107,7 @@ def more_padding_does_not_matter(scorer: TokenScorer, data: st.DataObject) -> No
         visual_columns=view.visual_columns + more,
         valid_keys=torch.cat([view.valid_keys.new_zeros(more), view.valid_keys]),
     )
-    close = torch.allclose(scorer.score(padded), scorer.score(view), rtol=TOLERANCE, atol=1e-30)
+    close = torch.allclose(scorer.score(seen_by(padded)), scorer.score(seen_by(view)), rtol=TOLERANCE, atol=1e-30)
     require(close, f"{more} more padding columns changed the scores")
 
 
@@ -117,7 +119,7 @@ def nothing_is_changed(scorer: TokenScorer, data: st.DataObject) -> None:
     if reads(scorer):
         tensors += [read(rotated) for read in (view.queries, view.keys) for rotated in (True, False)]
     with unchanged([f"part {place} of the view" for place in range(len(tensors))], tensors, scorer):
-        scorer.score(view)
+        scorer.score(seen_by(view))
 
 
 @law(9, applies=reads)
@@ -134,7 +136,7 @@ def memory_is_bounded(scorer: TokenScorer, data: st.DataObject) -> None:
         1.0,
     )
     with _Largest() as largest:
-        scorer.score(view)
+        scorer.score(seen_by(view))
     require(largest.nbytes <= SCORE_BYTES, f"a tensor of {largest.nbytes / 2**20:.0f} MiB was made; 64 are allowed")
 
 

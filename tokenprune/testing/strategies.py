@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from hypothesis import strategies as st
@@ -113,32 +115,59 @@ def token_plans(draw: st.DrawFn, total: int | None = None) -> TokenPlan:
 
 
 @st.composite
-def selector_inputs(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
-    """``(N,)`` fp32 scores, ties, zeros and extremes among them, and ``(N,)`` int64 block labels."""
-    count = draw(st.integers(1, 40))
-    seed = _generator(draw)
-    random = torch.rand(count, generator=seed)
-    kinds = {
-        "all equal": torch.full((count,), 0.25),
-        "random": random,
-        "few values": torch.randint(0, 3, (count,), generator=seed).float() / 4,
-        "tiny": random * 1e-38,
-        "norms": random * 1e30,
-        "all zero": torch.zeros(count),
-    }
-    scores = kinds[draw(st.sampled_from(list(kinds)))]
-    return scores, torch.randint(0, draw(st.integers(1, 5)), (count,), generator=seed)
+def operator_tokens(
+    draw: st.DrawFn,
+    needs: Sequence[str] = (),
+    grid: st.SearchStrategy[Grid] | None = None,
+    count: int | None = None,
+) -> VisualTokens:
+    """:func:`visual_tokens` with the signals that an operator needs: with ties, zeros and extremes among them.
+
+    Args:
+        draw: given by hypothesis.
+        needs: names of signals.
+        grid: ``(T, H, W)``; default: :func:`grids`.
+        count: N, in place of a grid.
+    """
+    tokens = draw(visual_tokens(st.just((count, 1, 1)) if count is not None else grid))
+    total, seed = len(tokens), _generator(draw)
+    signals: dict[str, Any] = {}
+    for name in needs:
+        if name == "attention":
+            signals[name] = draw(attention_views(visual=total))
+        elif name == "encoder_keys":
+            signals[name] = torch.randn(total, 4, generator=seed)
+        elif name == "text":
+            signals[name] = torch.randn(3, tokens.features.shape[1], generator=seed).to(tokens.features.dtype)
+        else:
+            random = torch.rand(total, generator=seed)
+            kinds = [random, torch.zeros(total), torch.randint(0, 3, (total,), generator=seed) / 4, random * 1e-38]
+            signals[name] = draw(st.sampled_from(kinds))
+    return replace(tokens, signals=signals)
+
+
+def seen_by(view: AttentionView) -> VisualTokens:
+    """Tokens without features that carry this attention, for those who want scores alone."""
+    count = len(view.visual_columns)
+    features = view.valid_keys.new_zeros(count, 1, dtype=torch.float32)
+    if count:
+        return VisualTokens(features, (count, 1, 1), signals={"attention": view})
+    gone = torch.full((1,), -1, device=features.device)
+    return VisualTokens(features, (1, 1, 1), membership=gone, signals={"attention": view})
 
 
 @st.composite
-def attention_views(draw: st.DrawFn, dtype: st.SearchStrategy[torch.dtype] | None = None) -> AttentionView:
+def attention_views(
+    draw: st.DrawFn, dtype: st.SearchStrategy[torch.dtype] | None = None, visual: int | None = None
+) -> AttentionView:
     """One prompt row as scorers see it: grouped heads, left padding, visual columns with gaps, text rows after them.
 
     ``queries`` and ``keys`` return the same tensors every time they are asked.
     """
     kv_heads, group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     head_dim = 2 * draw(st.integers(1, 4))
-    padding, visual, rows = draw(st.integers(0, 3)), draw(st.integers(1, 12)), draw(st.integers(1, 5))
+    padding, rows = draw(st.integers(0, 3)), draw(st.integers(1, 5))
+    visual = draw(st.integers(1, 12)) if visual is None else visual
     seed = _generator(draw)
     form = draw(st.sampled_from((torch.float32, torch.bfloat16)) if dtype is None else dtype)
     spread = draw(st.sampled_from([1.0, 0.0, 1e-6, 30.0]))

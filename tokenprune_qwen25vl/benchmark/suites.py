@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
-from tokenprune.depth import resolve_layer
+from tokenprune.layers import resolve_layer
 from tokenprune.named_pipelines import LAYER, preset, presets
 from tokenprune.operators.attn_prune import AttnPrune
 from tokenprune.operators.st_merge import STMerge

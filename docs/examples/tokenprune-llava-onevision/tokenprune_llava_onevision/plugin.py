@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from torch import nn
 
 from tokenprune import Accepted, AttentionReader, Declined, DecoderPort, Prompt, VisualSpan, hookimpl
-from tokenprune.protocols import PrunableCache
+from tokenprune.operator import PrunableCache
 
 
 @hookimpl

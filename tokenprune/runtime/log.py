@@ -7,8 +7,8 @@ import logging
 from collections.abc import Sequence
 
 from tokenprune.adapter import VisualSpan
-from tokenprune.protocols import TokenSelector
-from tokenprune.runtime.prefill import Stage, reads_attention
+from tokenprune.operator import Stage
+from tokenprune.runtime.prefill import StageRecord
 from tokenprune.view import AttentionView
 
 logger = logging.getLogger("tokenprune")
@@ -27,14 +27,13 @@ def tell_spans(spans: Sequence[Sequence[VisualSpan]]) -> None:
             )
 
 
-def tell_scores(selector: TokenSelector, layer: int, row: int, view: AttentionView) -> None:
-    """Which scores are used, and the shape of the attention that is read for them."""
+def tell_attention(stage: Stage, row: int, view: AttentionView) -> None:
+    """The shape of the attention that an operator reads."""
     if not logger.isEnabledFor(logging.INFO):
         return
-    name, count = type(selector.scorer).__name__, len(view.visual_columns)
-    if not reads_attention(selector):
-        logger.info("row %d: %s scores %d visual tokens after layer %d, no attention read", row, name, count, layer)
-        return
+    name, layer, count = stage.name, stage.layer, len(view.visual_columns)
+    scorer = getattr(stage.operator, "scorer", None)
+    name = name if scorer is None else type(scorer).__name__
     rows, keys, heads = len(view.text_rows), len(view.valid_keys), len(view.queries())
     logger.info(
         "row %d: %s scores %d visual tokens after layer %d from %d text rows x %d keys, %d heads",
@@ -42,8 +41,11 @@ def tell_scores(selector: TokenSelector, layer: int, row: int, view: AttentionVi
     )  # fmt: skip
 
 
-def tell_stages(stages: Sequence[Stage]) -> None:
+def tell_stages(records: Sequence[StageRecord]) -> None:
     """Each stage's counts."""
-    for stage in stages if logger.isEnabledFor(logging.INFO) else ():
-        place = "before the LLM" if stage.layer is None else f"after layer {stage.layer}"
-        logger.info("%s %s: visual tokens %s -> %s", stage.operator, place, stage.before, stage.after)
+    for record in records if logger.isEnabledFor(logging.INFO) else ():
+        stage = record.stage
+        place = {"before_llm": "before the LLM", "after_prefill": "after the prefill"}.get(
+            stage.site, f"after layer {stage.layer}"
+        )
+        logger.info("%s %s: visual tokens %s -> %s", stage.name, place, record.before, record.after)

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from tokenprune.depth import check_layer, resolve_layer
 from tokenprune.errors import InvalidValueError
+from tokenprune.layers import check_layer, resolve_layer
 
 
 @pytest.mark.parametrize(

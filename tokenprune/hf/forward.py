@@ -1,0 +1,317 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One prefill in one forward of the decoder: begin, before the LLM, after layer N, end.
+
+What travels with the tokens is shortened here and nowhere else, by the steps of :class:`tokenprune.runtime.state`:
+embeddings and hidden states by MERGE, positions, rotary embeddings and the cache by GATHER; masks are made anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.cache_utils import DynamicCache
+
+from tokenprune.adapter import AttentionReader, Removable
+from tokenprune.hf.cache import PrunableHandle
+from tokenprune.hf.guard import refuse_dropped_cache
+from tokenprune.hf.mass import MassBias, require_carrier, require_room
+from tokenprune.hf.press import Press, Watch
+from tokenprune.hf.release import causal_mask, given_cache, require_stored
+from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM, Stage
+from tokenprune.runtime.carrier import PrefillCarrier
+from tokenprune.runtime.log import tell_attention
+from tokenprune.runtime.prefill import Prefill
+from tokenprune.runtime.report import CacheBytes, LayerLog
+from tokenprune.runtime.slots import Gather, Slots
+from tokenprune.runtime.state import MERGE, Step
+from tokenprune.view import AttentionView
+
+
+class PrefillForward:
+    """Takes one prefill through one decoder forward; :meth:`enter` before it, :meth:`leave` after it.
+
+    Args:
+        text: the decoder.
+        carrier: the session.
+        prefill: the prefill that begins.
+        kwargs: keyword arguments of the decoder's forward; they are not changed.
+        bias: adds the mass of the running batch.
+        prunable: makes a cache prunable, or raises.
+    """
+
+    def __init__(
+        self,
+        text: PreTrainedModel,
+        carrier: PrefillCarrier,
+        prefill: Prefill,
+        kwargs: dict[str, Any],
+        bias: MassBias,
+        prunable: Callable[[object], PrunableHandle],
+    ) -> None:
+        self.text = text
+        self.layers = list(text.get_submodule("layers").children())
+        self.carrier = carrier
+        self.prefill = prefill
+        self.state = prefill.state
+        self.kwargs = kwargs
+        self.bias = bias
+        self.prunable = prunable
+        self.cache: DynamicCache | None = given_cache(text, kwargs)
+        self.handle: PrunableHandle | None = None
+        self.gathered: Gather | None = None  # from the sequence the decoder's own locals describe to the running one
+        self.mask_after: Any = None
+        self.rotary: tuple[object, tuple[Tensor, ...]] | None = None
+        self.stored: list[Slots] = []
+        self.log = LayerLog()
+        self.shortened = False
+        self.readers: dict[int, AttentionReader] = {}
+        self.press: Press | None = None
+        self.hooks: list[Removable] = []
+
+    def enter(self) -> dict[str, Any]:
+        """Act before the LLM and put the layer hooks on; returns the decoder's keyword arguments."""
+        if not self.prefill.stages:
+            return self.kwargs
+        if not self.prefill.may_act():
+            for stage in self.prefill.stages:
+                self.prefill.note_idle(stage)
+            return self.kwargs
+        if self.carrier.pipeline.mass is not None:
+            require_carrier(self.text)
+        changed = self._act_before_llm()
+        if not self.shortened and not self.prefill.may_act([AFTER_LAYER, AFTER_PREFILL]):
+            for stage in self.prefill.stages[len(self.prefill.records) :]:
+                self.prefill.note_idle(stage)
+            return self.kwargs
+        if self.cache is not None:
+            self.handle = self.prunable(self.cache)
+        if self.shortened:
+            changed["attention_mask"] = self._mask_2d(self.kwargs.get("attention_mask"))
+            self._run_on_mass(changed["inputs_embeds"])
+        self._hook_layers()
+        return changed
+
+    def leave(self, *, completed: bool) -> None:
+        """Take the layer hooks off; after a completed forward settle the cache and write the report."""
+        while self.hooks:
+            self.hooks.pop().remove()
+        if not completed:
+            return
+        self.log.note(self.prefill, len(self.layers) - len(self.log.tokens))
+        if self.handle is not None and (self.shortened or self.press is not None):
+            final = self._settle_cache(self.handle)
+            if self.press is not None and any(self.prefill.rows_for(self.press.stage)):
+                self.press.cut(self.handle, final, len(self.layers))
+        for stage in self.prefill.stages[len(self.prefill.records) :]:
+            self.prefill.note_idle(stage)
+        cache_bytes = None if self.cache is None else _cache_bytes(self.cache)
+        self.carrier.finish(self.prefill, self.log, self.cache, cache_bytes)
+
+    def _act_before_llm(self) -> dict[str, Any]:
+        changed = dict(self.kwargs)
+        for stage in self.prefill.at(BEFORE_LLM):
+            embeds: Tensor = changed["inputs_embeds"]
+            self.prefill.take_features(embeds)
+            step = self.prefill.decide(stage, embeds)
+            if step is None:
+                continue
+            changed["inputs_embeds"] = step.carry(embeds, MERGE)
+            changed["position_ids"] = self._carried_positions(changed.get("position_ids"), step)
+            self.prefill.ending_now(embeds.device)
+            self.shortened = True
+        self.prefill.take_features(changed["inputs_embeds"])
+        return changed
+
+    def _carried_positions(self, positions: Tensor | None, step: Step) -> Tensor:
+        """The kept tokens' own positions; row 0 of four (text positions) is left out: gaps would look like packing."""
+        if positions is None:
+            first = self.state.first_column
+            end = first + self.state.new_length
+            positions = torch.arange(first, end, device=step.gather.index.device).unsqueeze(0)
+        if positions.ndim == 3:
+            return step.carry(positions[-3:], batch_dim=1, token_dim=2)
+        return step.carry(positions)
+
+    def _mask_2d(self, base: Tensor | None) -> Tensor | None:
+        """The mask over the stored earlier tokens and the running ones; None where nothing is padded."""
+        slots = self.state.slots
+        earlier = self.state.first_column if base is None else base.shape[1] - self.state.new_length
+        if base is None and not slots.is_padded and self.handle is not None:
+            return None
+        if base is None:
+            seen = slots.valid.new_ones(len(slots.valid), earlier)
+        else:
+            seen = base[:, :earlier].to(slots.valid.device).bool()
+        return torch.cat([seen, slots.valid], dim=1)
+
+    def _later_mask_2d(self) -> Tensor | None:
+        """The same for the layers after a cut; a mask without a gap would only make the library look for one."""
+        if not self.state.slots.is_padded and self.state.first_column == 0:
+            return None
+        return self._mask_2d(self.kwargs.get("attention_mask"))
+
+    def _run_on_mass(self, hidden: Tensor) -> None:
+        """Tell attention what the running tokens stand for from here on."""
+        mass = self.state.slots.mass
+        if mass is not None:
+            earlier = 0 if self.state.earlier is None else len(self.state.earlier)
+            require_room(len(hidden), hidden.shape[1], earlier + hidden.shape[1], hidden.dtype)
+        self.bias.run_on(mass)
+
+    def _hook_layers(self) -> None:
+        cuts: dict[int, Stage] = {s.layer: s for s in self.prefill.stages if s.layer is not None}
+        first = 0 if self.shortened else min(cuts, default=len(self.layers)) + 1
+        press = next((Press(stage, self.prefill) for stage in self.prefill.at(AFTER_PREFILL)), None)
+        self.press = press if self.cache is not None else None  # without a cache there is nothing to press
+        for index, layer in enumerate(self.layers):
+            if index >= first:
+                self.hooks.append(layer.register_forward_pre_hook(self._before_layer, with_kwargs=True))
+            if index in cuts:
+                at = _StageAtLayer(self, cuts[index], index)
+                self.hooks.append(layer.register_forward_pre_hook(at.before, with_kwargs=True))
+                # Before the hooks of others, so that what they capture is what the next layer sees.
+                self.hooks.append(layer.register_forward_hook(at.after, with_kwargs=True, prepend=True))
+            if self.press is not None and "attention" in self.press.stage.needs:
+                watch = Watch(self.press, self.carrier.reader(index), index)
+                self.hooks.append(layer.register_forward_pre_hook(watch.before, with_kwargs=True))
+                self.hooks.append(layer.register_forward_hook(watch.after, with_kwargs=True, prepend=True))
+
+    def _before_layer(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Hand a layer what fits the shortened sequence; gaps in text positions would be taken for packing."""
+        if not self.shortened:
+            return None
+        changed = {**kwargs, "position_ids": None}
+        if self.gathered is not None:
+            changed["attention_mask"] = self.mask_after
+            changed["position_embeddings"] = self._gathered_rotary(kwargs["position_embeddings"], self.gathered)
+        return args, changed
+
+    def _gathered_rotary(self, rotary: tuple[Tensor, ...], gather: Gather) -> tuple[Tensor, ...]:
+        if self.rotary is None or self.rotary[0] is not rotary:
+            parts = tuple(gather.take(part, part.ndim - 3, part.ndim - 2) for part in rotary)
+            self.rotary = (rotary, parts)
+        return self.rotary[1]
+
+    def before_stage(self, stage: Stage, layer: int) -> None:
+        """Before the layer after which an operator acts: watch what its attention reads, if that will be needed."""
+        asked = self.prefill.rows_for(stage)
+        if any(asked) and "attention" in stage.needs:
+            self.readers[layer] = self.carrier.reader(layer)
+            rows = [places if yes else places[:0] for places, yes in zip(self.state.text_rows, asked)]
+            self.hooks += self.readers[layer].watch(rows)
+
+    def after_stage(self, stage: Stage, layer: int, hidden: Tensor) -> Tensor | None:
+        """After it: ask the operator, and hand on what stays; None where nothing changes."""
+        self._layers_ran(layer + 1)
+        if not any(self.prefill.rows_for(stage)):
+            self.prefill.note_idle(stage)
+            return None
+        attend = None if layer not in self.readers else lambda row, places: self._view(stage, layer, row, places)
+        step = self.prefill.decide(stage, hidden, attend)
+        self.readers.pop(layer, None)
+        if step is None:
+            return None
+        shorter = self._shorten_after(layer, hidden, step)
+        self.prefill.ending_now(hidden.device)
+        return shorter
+
+    def _view(self, stage: Stage, layer: int, row: int, places: Tensor) -> AttentionView:
+        """What a layer that has just run attends to, for one row."""
+        stored, earlier_keys = self.state.stored(), None
+        if self.state.earlier is not None and self.handle is not None:
+            keys = self.handle.layer(layer).keys
+            earlier_keys = None if keys is None else keys[row, :, : len(self.state.earlier)]
+        mass = None if stored.mass is None else stored.mass[row]
+        view = self.readers[layer].view(row, earlier_keys, stored.valid[row], places, mass)
+        tell_attention(stage, row, view)
+        return view
+
+    def _shorten_after(self, layer: int, hidden: Tensor, step: Step) -> Tensor:
+        """Shorten what layer ``layer`` put out, the cache of the layers up to it, and the mask of the later ones."""
+        hidden = step.carry(hidden, MERGE)
+        self.gathered = step.gather if self.gathered is None else self.gathered.then(step.gather)
+        self.rotary = None
+        self.shortened = True
+        self._cut_cache()
+        if layer + 1 < len(self.layers):
+            cache = None if self.handle is None else self.handle.cache
+            self.mask_after = causal_mask(self.text, hidden, self._later_mask_2d(), cache, layer + 1)
+            self._run_on_mass(hidden)
+        return hidden
+
+    def _layers_ran(self, count: int) -> None:
+        """The layers below ``count`` have run on the running sequence as it is now (before a cut)."""
+        self.log.note(self.prefill, count - len(self.log.tokens))
+        if self.handle is None:
+            return
+        stored = self.state.stored()
+        for index in range(len(self.stored), count):
+            held = self.handle.stored(index)
+            refuse_dropped_cache(self.text, held, len(stored))
+            require_stored(self.text, index, held, len(stored))
+            self.stored.append(stored)
+
+    def _cut_cache(self) -> None:
+        """Cut every layer that has run to the tokens still in the sequence; equal contents share one index."""
+        if self.handle is None:
+            return
+        done: dict[int, tuple[Gather | None, Slots]] = {}
+        for index, slots in enumerate(self.stored):
+            if id(slots) not in done:
+                gather = self.state.compact(slots)
+                done[id(slots)] = (gather, slots if gather is None else slots.after(gather))
+            gather, left = done[id(slots)]
+            self.stored[index] = left
+            if gather is not None:
+                self.handle.layer(index).take(gather.index, left.columns, left.padding_mask)
+
+    def _settle_cache(self, handle: PrunableHandle) -> Slots:
+        """Bring all layers to the same stored tokens and tell them which those are and what they stand for.
+
+        Layers before a cut counted its tokens as they were then; later queries count them as they are now.
+        """
+        self._layers_ran(len(self.layers))
+        self._cut_cache()
+        final = self.state.stored()
+        gather = self.state.compact(final)
+        final = final if gather is None else final.after(gather)
+        for index, slots in enumerate(self.stored):
+            handle.layer(index).place(slots.columns, slots.padding_mask, final.mass, self.state.logical_length)
+        return final
+
+
+@dataclass(eq=False)
+class _StageAtLayer:
+    """The hooks before and after the layer after which an operator acts."""
+
+    forward: PrefillForward
+    stage: Stage
+    layer: int
+
+    def before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        self.forward.before_stage(self.stage, self.layer)
+
+    def after(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        hidden = output if isinstance(output, Tensor) else output[0]
+        shorter = self.forward.after_stage(self.stage, self.layer, hidden)
+        if shorter is None:
+            return None
+        return shorter if isinstance(output, Tensor) else (shorter, *output[1:])
+
+
+def _cache_bytes(cache: Any) -> CacheBytes:
+    stored = unpruned = 0
+    for layer in cache.layers:
+        if layer.keys is None or layer.keys.numel() == 0:
+            continue
+        held = layer.keys.nbytes + layer.values.nbytes
+        stored += held
+        unpruned += held // layer.keys.shape[-2] * layer.get_seq_length()
+    return CacheBytes(stored, unpruned)

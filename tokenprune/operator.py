@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What operators, scorers and caches promise; anything that keeps the promise can be used, no base class needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+
+from torch import Tensor
+
+from tokenprune.budget import Budget
+from tokenprune.errors import InvalidValueError, PlanError
+from tokenprune.layers import check_layer, resolve_layer
+from tokenprune.messages import shown
+from tokenprune.plan import TokenPlan
+from tokenprune.signals import OF_THE_QUESTION, check_needs
+from tokenprune.tokens import VisualTokens
+
+BEFORE_LLM, AFTER_LAYER, AFTER_PREFILL = "before_llm", "after_layer", "after_prefill"
+SITES = (BEFORE_LLM, AFTER_LAYER, AFTER_PREFILL)
+"""Where an operator acts, in the order of a prefill: on the embeddings, on hidden states and cache, on the cache."""
+
+MODALITIES = ("video", "image")
+T = TypeVar("T")
+
+
+@runtime_checkable
+class Operator(Protocol):
+    """Decides which visual tokens go on, and what is merged into them; it never applies anything itself.
+
+    What else it may have, each with a default:
+
+    * ``site``: one of :data:`SITES` (default ``"before_llm"``). Before the LLM it is asked about one video or image, at
+      a layer about all visual tokens of a prompt row, after the prefill once for every layer of the cache.
+    * ``layer``: at ``"after_layer"``: layers 0..layer see every token, later ones the kept.
+    * ``modalities``: which visual tokens it is shown (default ``("video",)``).
+    * ``needs``: names of the signals it reads (default none); see :data:`tokenprune.signals.RULES`.
+    * ``budget``: ``budget(total)`` is the exact number it will leave, None where the content decides (the default).
+    * ``needs_full_grid``: True where it must be the first, because it reads frames and positions from the whole grid.
+    * ``mass``: ``"sizes"`` where it is meant to be used with attention mass.
+    """
+
+    def plan(self, tokens: VisualTokens) -> TokenPlan | Sequence[TokenPlan]:
+        """Decide; a pure function of the tokens, the same plan for the same bits.
+
+        After the prefill it may return one plan for each key-value head, all of which keep equally many.
+        """
+        ...
+
+
+@runtime_checkable
+class TokenMerger(Protocol):
+    """An operator that returns one plan: all of them, except those after the prefill that decide for each head."""
+
+    def plan(self, tokens: VisualTokens) -> TokenPlan:
+        """Decide; a pure function of the tokens, the same plan for the same bits."""
+        ...
+
+
+@runtime_checkable
+class TokenScorer(Protocol):
+    """How much each visual token matters to the text, usually read from one layer's attention.
+
+    A class attribute ``needs_unrotated_keys = True`` tells that the scorer reads keys before RoPE, which the caches
+    of earlier turns do not hold: such a scorer is refused on a continued cache. A class attribute
+    ``reads_attention = False`` (default True) tells that the scorer needs neither queries nor keys: nothing is then
+    captured, and no text row is required.
+    """
+
+    def score(self, tokens: VisualTokens) -> Tensor:
+        """``(N,)`` fp32 scores; higher stays. ``tokens.signals["attention"]`` is the layer's :class:`AttentionView`."""
+        ...
+
+
+@runtime_checkable
+class TokenSelector(Protocol):
+    """An operator inside the LLM that ranks scores, as :class:`AttnPrune` does."""
+
+    @property
+    def layer(self) -> int | float: ...
+
+    @property
+    def modalities(self) -> tuple[str, ...]: ...
+
+    @property
+    def budget(self) -> Budget: ...
+
+    @property
+    def scorer(self) -> TokenScorer: ...
+
+    def choose(self, scores: Tensor, blocks: Tensor) -> TokenPlan:
+        """The pruning for one prompt row from its ``(N,)`` scores and ``(N,)`` block labels."""
+        ...
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """Several operators that are one entry of a pipeline; ratios are of the tokens that entered its first stage."""
+
+    def operators(self, depth: int) -> Sequence[Operator]:
+        """Its operators in a decoder of ``depth`` layers, in the order in which they act."""
+        ...
+
+
+class PrunableCache(Protocol):
+    """A KV cache whose layers can be cut to a subset of their tokens, logical and stored lengths apart."""
+
+    def cut(self, layer: int, index: Tensor, mask: Tensor) -> None:
+        """Keep, in one layer, the stored tokens at ``index`` ``(B, K)``; where ``mask`` is False a slot is padding."""
+        ...
+
+    @property
+    def logical_length(self) -> int:
+        """Tokens the sequence has had, the removed ones included: where the next position stands."""
+        ...
+
+    @property
+    def stored_length(self) -> int:
+        """Slots each layer stores, the padding of shorter rows included."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """An operator at its place in one model, with everything that it left to defaults filled in.
+
+    Args:
+        operator: the operator.
+        site: one of :data:`SITES`.
+        layer: index of the decoder layer after which it acts; None elsewhere.
+        modalities: which visual tokens it is shown.
+        needs: the signals it reads.
+    """
+
+    operator: Operator
+    site: str
+    layer: int | None
+    modalities: tuple[str, ...]
+    needs: tuple[str, ...]
+
+    @classmethod
+    def of(cls, operator: Operator, depth: int) -> Stage:
+        """The operator in a decoder of ``depth`` layers; raises :class:`InvalidValueError` if its layer is beyond."""
+        site = site_of(operator)
+        layer = resolve_layer(layer_of(operator), depth) if site == AFTER_LAYER else None
+        return cls(operator, site, layer, modalities_of(operator), needs_of(operator))
+
+    @property
+    def name(self) -> str:
+        """The operator's class name."""
+        return type(self.operator).__name__
+
+    @property
+    def needs_unrotated_keys(self) -> bool:
+        """Whether keys before RoPE are read, which a cache does not hold."""
+        parts = (self.operator, getattr(self.operator, "scorer", None))
+        return any(getattr(part, "needs_unrotated_keys", False) for part in parts)
+
+    def leaves(self, total: int) -> int | None:
+        """How many of ``total`` tokens it will leave, as far as that is known before it is asked."""
+        budget: Any = getattr(self.operator, "budget", None)
+        return total if total == 0 else (None if budget is None else budget(total))
+
+    def acts_on(self, total: int) -> bool:
+        """Whether it may change anything about ``total`` tokens."""
+        return self.leaves(total) != total
+
+    def decide(self, tokens: VisualTokens) -> TokenPlan:
+        """Its plan, checked: a lawful plan over these tokens that leaves what its budget says.
+
+        Raises:
+            PlanError: the plan breaks a law.
+        """
+        return self._checked(cast(object, self.operator.plan(tokens)), tokens)
+
+    def decide_heads(self, tokens: VisualTokens, heads: int) -> list[TokenPlan]:
+        """Its plan for each key-value head of one layer's cache; a list of one where the heads share it."""
+        plans = self.operator.plan(tokens)
+        if isinstance(plans, TokenPlan):
+            return [self._checked(plans, tokens)]
+        if len(plans) != heads or len({plan.kept for plan in plans}) != 1:
+            raise PlanError(
+                f"{self.name} must return one plan, or one for each of {heads} heads that keep equally many"
+            )
+        return [self._checked(plan, tokens) for plan in plans]
+
+    def _checked(self, plan: object, tokens: VisualTokens) -> TokenPlan:
+        if not isinstance(plan, TokenPlan):
+            raise PlanError(f"{self.name}.plan must return a TokenPlan, got {type(plan).__name__}")
+        if plan.total != len(tokens):
+            raise PlanError(f"{self.name} was asked about {len(tokens)} tokens and gave a plan over {plan.total}")
+        wanted = self.leaves(len(tokens))
+        if wanted is not None and plan.kept != wanted:
+            raise PlanError(f"{self.name}.budget leaves {wanted} of {len(tokens)} tokens, but its plan {plan.kept}")
+        return plan.validate()
+
+
+def site_of(operator: object) -> str:
+    """Where an operator acts; raises :class:`InvalidValueError` for no site of :data:`SITES`."""
+    site = getattr(operator, "site", BEFORE_LLM)
+    if site not in SITES:
+        raise InvalidValueError(f"{type(operator).__name__}.site must be one of {', '.join(SITES)}, got {shown(site)}")
+    return site
+
+
+def layer_of(operator: object) -> int | float:
+    """The layer of an operator inside the LLM, checked but not resolved."""
+    return check_layer(f"{type(operator).__name__}.layer", getattr(operator, "layer", None))  # type: ignore[arg-type]
+
+
+def needs_of(operator: object) -> tuple[str, ...]:
+    """The signals that an operator reads."""
+    return check_needs(type(operator).__name__, getattr(operator, "needs", ()))
+
+
+def modalities_of(operator: object) -> tuple[str, ...]:
+    """Which visual tokens an operator is shown."""
+    return check_modalities(getattr(operator, "modalities", ("video",)))
+
+
+def reads_question(operator: object) -> bool:
+    """Whether the operator's plan is made for one question: it reads the text, its attention, or what is relevant."""
+    return any(need in OF_THE_QUESTION for need in needs_of(operator))
+
+
+def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
+    """``modalities`` as a tuple: ``"video"``, ``"image"`` or both, each once.
+
+    Raises:
+        InvalidValueError: empty, repeated or unknown entries, or one plain string (write ``("video",)``).
+    """
+    allowed = f"a non-empty tuple of {' and/or '.join(map(repr, MODALITIES))}, each once"
+    if isinstance(modalities, str) or not isinstance(modalities, Sequence):
+        raise InvalidValueError(f"modalities must be {allowed}, for example ('video',), got {shown(modalities)}")
+    if not modalities or any(m not in MODALITIES for m in modalities) or len(set(modalities)) < len(modalities):
+        raise InvalidValueError(f"modalities must be {allowed}, got {shown(tuple(modalities))}")
+    return tuple(modalities)

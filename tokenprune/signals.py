@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What operators may know of visual tokens beside their features, and how each signal passes a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from tokenprune.errors import InvalidValueError
+from tokenprune.messages import shown
+from tokenprune.plan import TokenPlan
+
+SUM, MERGE, STAYS, NEVER = "sum", "merge", "stays", "never"
+
+RULES: Mapping[str, str] = {
+    "encoder_column": SUM,  # (N,) column mean of the vision encoder's last full attention
+    "encoder_pooled": SUM,  # (N,) its pooled-query form
+    "encoder_keys": MERGE,  # (N, d) its keys, head mean
+    "relevance": MERGE,  # (N,) higher is more relevant; given by a caller
+    "text": STAYS,  # (R, D) embeddings of the text after the video
+    "attention": NEVER,  # an AttentionView of one layer, which another plan's tokens no longer fit
+}
+"""Every signal there is -> how it is carried: summed, mixed as the features are, unchanged, or not at all."""
+
+OF_THE_ENCODER = ("encoder_column", "encoder_pooled", "encoder_keys")
+OF_THE_QUESTION = ("text", "attention", "relevance")
+
+
+def check_needs(name: str, needs: object) -> tuple[str, ...]:
+    """``needs`` as a tuple of known signal names.
+
+    Raises:
+        InvalidValueError: no tuple, or a name that no signal has.
+    """
+    if not isinstance(needs, tuple) or any(need not in RULES for need in needs):
+        raise InvalidValueError(f"{name}.needs must be a tuple of signals among {', '.join(RULES)}, got {shown(needs)}")
+    return needs
+
+
+def check_signals(signals: Mapping[str, Any], count: int) -> None:
+    """Raise :class:`InvalidValueError` for an unknown signal, or one that does not have ``count`` rows."""
+    for name, value in signals.items():
+        if name not in RULES:
+            raise InvalidValueError(f"{shown(name)} is no signal; there are {', '.join(RULES)}")
+        if RULES[name] in (SUM, MERGE):
+            wanted = 2 if name == "encoder_keys" else 1
+            if not isinstance(value, Tensor) or value.ndim != wanted or len(value) != count:
+                found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise InvalidValueError(f"signal {name} must have {wanted} dimension(s) and {count} rows, got {found}")
+
+
+def carry_signals(signals: Mapping[str, Any], plan: TokenPlan) -> dict[str, Any]:
+    """The signals of the tokens that ``plan`` leaves, each by its rule."""
+    return {
+        name: {SUM: plan.sum, MERGE: plan.mix, STAYS: lambda value: value}[RULES[name]](value)
+        for name, value in signals.items()
+        if RULES[name] != NEVER
+    }
