@@ -17,7 +17,6 @@ import pluggy
 from tokenprune.adapter import ModelAdapter
 from tokenprune.errors import TokenPruneError
 from tokenprune.hookspecs import PROJECT
-from tokenprune.messages import meant
 
 ONLY_THESE = "TOKENPRUNE_PLUGINS"
 GROUP, BENCH_GROUP = "tokenprune", "tokenprune.bench"
@@ -131,7 +130,7 @@ class PluginGroup:
             )
         for name in unknown:
             if name not in old:
-                raise TokenPruneError(f"unknown hook {name!r}{meant(name, self.known)}")
+                raise TokenPruneError(f"unknown hook {name!r}; known are {', '.join(sorted(self.known))}")
         if not self.known & set(found):
             raise TokenPruneError("it has no function marked with @tokenprune.hookimpl")
         return {name: impl.function for name, impl in found.items() if name in self.known}

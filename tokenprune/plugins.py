@@ -47,11 +47,14 @@ def list_plugins() -> Sequence[PluginInfo]:
 def register(operator: C, *, replace: bool = False) -> C:
     """Let pipeline files of this process name an operator or scorer that no plugin offers, as in a notebook.
 
+    >>> from dataclasses import dataclass
     >>> @tp.register
-    ... @dataclasses.dataclass(frozen=True)
-    ... class Identity:
+    ... @dataclass(frozen=True)
+    ... class EveryThird:
     ...     def plan(self, tokens):
-    ...         return tp.TokenPlan.identity(len(tokens))
+    ...         return tp.TokenPlan.keeping(torch.arange(0, len(tokens), 3), len(tokens))
+    >>> tp.Pipeline.from_dict(tp.Pipeline([EveryThird()]).to_dict()).operators
+    (EveryThird(),)
 
     Args:
         operator: a frozen dataclass; pipeline files call it by its class name.

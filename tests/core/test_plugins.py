@@ -131,7 +131,10 @@ STATUS = {
     "twin": ("ok", ""),
     "crash": ("failed", "ModuleNotFoundError: No module named 'a_module_that_nobody_has'"),
     "quitter": ("failed", "SystemExit: 3"),
-    "misspelled": ("failed", "unknown hook 'tokenprune_model_adapter'; did you mean 'tokenprune_model_adapters'?"),
+    "misspelled": (
+        "failed",
+        "unknown hook 'tokenprune_model_adapter'; known are tokenprune_model_adapters, tokenprune_op",
+    ),
     "halfway": ("failed", "the model adapter Adapter has no boundaries, port"),
     "old": (
         "failed",
