@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tokenprune.adapter import AttentionReader as AttentionReader
     from tokenprune.adapter import Declined as Declined
     from tokenprune.adapter import DecoderPort as DecoderPort
+    from tokenprune.adapter import ModelAdapter as ModelAdapter
+    from tokenprune.adapter import ModelPort as ModelPort
     from tokenprune.adapter import Prompt as Prompt
     from tokenprune.adapter import VisualSpan as VisualSpan
     from tokenprune.budget import Budget as Budget
@@ -56,6 +58,7 @@ if TYPE_CHECKING:
     from tokenprune.plan import TokenPlan as TokenPlan
     from tokenprune.plugins import PluginInfo as PluginInfo
     from tokenprune.plugins import list_plugins as list_plugins
+    from tokenprune.plugins import register as register
     from tokenprune.runtime.report import Report as Report
     from tokenprune.runtime.session import Session as Session
     from tokenprune.runtime.session import attach as attach
@@ -69,7 +72,7 @@ __version__ = installed_version()
 
 # Where each public name lives; a test holds it equal to the imports above.
 _PUBLIC = {
-    "adapter": "Accepted AttentionReader Declined DecoderPort Prompt VisualSpan",
+    "adapter": "Accepted AttentionReader Declined DecoderPort ModelAdapter ModelPort Prompt VisualSpan",
     "budget": "Budget",
     "errors": (
         "AlreadyAttachedError AmbiguousAdapterError BudgetError InvalidValueError MissingHookError ModelLoadError "
@@ -87,7 +90,7 @@ _PUBLIC = {
     "operators.uniform_prune": "RandomPrune UniformPrune",
     "pipeline": "Pipeline",
     "plan": "TokenPlan",
-    "plugins": "PluginInfo list_plugins",
+    "plugins": "PluginInfo list_plugins register",
     "operator": "Operator PrunableCache TokenMerger TokenScorer TokenSelector",
     "runtime.report": "Report",
     "runtime.session": "Session attach",

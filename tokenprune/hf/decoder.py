@@ -29,7 +29,7 @@ from tokenprune.runtime.prefill import Prefill
 
 @dataclass(frozen=True, eq=False)
 class HFDecoder:
-    """Where a vision-language model's prefill can be reached (:class:`tokenprune.adapter.DecoderPort`).
+    """Where a vision-language model's prefill can be reached (:class:`tokenprune.adapter.ModelPort`).
 
     Args:
         model: the model with the language head, whose ``generate`` is called.
@@ -175,10 +175,7 @@ class _Hooks:
         return self.carrier.begin(prompt, earlier, past)
 
     def _prunable(self, cache: object) -> PrunableHandle:
-        handle = self.carrier.prunable(cache)
-        if not isinstance(handle, PrunableHandle):
-            raise UnsupportedModeError("a Hugging Face decoder needs the cache handle of tokenprune.hf.make_prunable")
-        return self._open(handle)
+        return self._open(make_prunable(cache))
 
     def _open(self, handle: PrunableHandle) -> PrunableHandle:
         self.handle = handle

@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 
-from tokenprune.adapter import AttentionReader, Prompt, VisualSpan
+from tokenprune.adapter import AdaptedModel, AttentionReader, Prompt, VisualSpan
 from tokenprune.device import upload
 from tokenprune.errors import TokenPruneWarning, UnsupportedModeError
-from tokenprune.operator import PrunableCache, Stage
+from tokenprune.operator import Stage
 from tokenprune.pipeline import Pipeline
-from tokenprune.plugins import BoundAdapter
 from tokenprune.runtime.entrance import Entrance
 from tokenprune.runtime.log import tell_spans, tell_stages
 from tokenprune.runtime.origins import Origins
@@ -47,7 +46,7 @@ class PrefillCarrier:
 
     Args:
         pipeline: the operators.
-        adapter: the model's adapter.
+        adapter: the model, with the adapter that accepted it.
         stages: the pipeline's operators at their places in this model.
         fallback: attention backend to switch to where the model's own cannot carry attention mass; None: refuse.
         reports: of the last prefills.
@@ -56,7 +55,7 @@ class PrefillCarrier:
     """
 
     pipeline: Pipeline
-    adapter: BoundAdapter
+    adapter: AdaptedModel
     stages: list[Stage]
     fallback: str | None = None
     reports: deque[Report] = field(default_factory=deque[Report])
@@ -113,11 +112,7 @@ class PrefillCarrier:
 
     def reader(self, layer: int) -> AttentionReader:
         """A reader of one layer's queries and keys."""
-        return self.adapter.attention_view(layer)
-
-    def prunable(self, cache: object) -> PrunableCache:
-        """The handle that cuts ``cache``."""
-        return self.adapter.cache_layers(cache)
+        return self.adapter.attention(layer)
 
     def finish(self, prefill: Prefill, log: LayerLog, cache: object | None, cache_bytes: CacheBytes | None) -> None:
         """Keep the report of a finished prefill."""
@@ -132,7 +127,7 @@ class PrefillCarrier:
 
     def _spans(self, prompt: Prompt) -> Sequence[Sequence[VisualSpan]]:
         try:
-            return self.adapter.visual_boundaries(prompt)
+            return self.adapter.boundaries(prompt)
         except UnsupportedModeError as error:
             if len(self.pipeline):
                 raise

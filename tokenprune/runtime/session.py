@@ -54,7 +54,7 @@ class Session:
         with _attaching:
             if any(module in _attached for module in self._modules):
                 raise AlreadyAttachedError("this model already has a session; detach it first")
-            self._handles: list[Removable] = list(adapter.decoder().install(self._carrier))
+            self._handles: list[Removable] = list(adapter.port().install(self._carrier))
             _attached.update(self._modules)
 
     @property
