@@ -41,9 +41,10 @@ def tokenprune_adapter(model: nn.Module) -> Accepted | Declined:
 def tokenprune_decoder(model: nn.Module) -> DecoderPort:
     from tokenprune.hf import HFDecoder
     from tokenprune_qwen25vl.parts import require_parts
+    from tokenprune_qwen25vl.vision import vision_encoder
 
     parts = require_parts(model)
-    return HFDecoder(parts.model, parts.prompt, parts.text)
+    return HFDecoder(parts.model, parts.prompt, parts.text, vision_encoder(parts))
 
 
 @hookimpl
