@@ -387,9 +387,9 @@ class Largest(TorchDispatchMode):
 
 
 def test_no_frame_is_too_large_for_the_limit() -> None:
-    """A frame whose matrix would take 144 MiB; logits and probabilities are alive together."""
+    """A frame whose matrix would take 72 MiB; logits and probabilities are alive together."""
     draw = torch.Generator().manual_seed(0)
-    queries, keys = (torch.randn(3072, 4, 8, generator=draw) for _ in range(2))
+    queries, keys = (torch.randn(3072, 2, 8, generator=draw) for _ in range(2))
     frame = module.Frame(queries, keys, torch.ones(3072, 8), torch.zeros(3072, 8), 8**-0.5, EACH)
     with Largest() as largest:
         found = module.column(frame)

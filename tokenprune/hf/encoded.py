@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,7 +82,7 @@ def remember(tower: nn.Module, encoded: list[Encoded], owner: Tensor | None = No
     _remembered[tower] = calls
 
 
-def recall(tower: nn.Module, features: Sequence[Tensor]) -> list[Mapping[str, Tensor]]:
+def recall(tower: nn.Module, features: Iterable[Tensor]) -> list[Mapping[str, Tensor]]:
     """For each ``(N, D)`` features the signals with which this encoder put them out; empty where they are not known."""
     known: dict[Name, dict[str, Tensor]] = {}
     for call in _remembered.get(tower, ()):
@@ -91,12 +91,11 @@ def recall(tower: nn.Module, features: Sequence[Tensor]) -> list[Mapping[str, Te
     return [known.get(name, {}) for name in names_of(features)]
 
 
-def names_of(features: Sequence[Tensor]) -> list[Name]:
+def names_of(features: Iterable[Tensor]) -> list[Name]:
     """What tells features ``(N, D)`` apart: the same for the same bits, on every device (this waits for it, once)."""
-    if not features:
-        return []
-    sums = torch.stack([_checksum(each) for each in features])
-    return [(len(each), number) for each, number in zip(features, sums.tolist())]
+    counted = [(len(each), _checksum(each)) for each in features]
+    numbers = torch.stack([number for _, number in counted]).tolist() if counted else []
+    return [(count, number) for (count, _), number in zip(counted, numbers)]
 
 
 def _checksum(features: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ what the encoder puts out stays the same, bit for bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -111,7 +111,7 @@ class EncoderHooks:
             tower.register_forward_hook(self._end),
         ]
 
-    def recall(self, features: Sequence[Tensor]) -> list[Mapping[str, Tensor]]:
+    def recall(self, features: Iterable[Tensor]) -> list[Mapping[str, Tensor]]:
         """For each ``(N, D)`` features the signals with which the encoder put them out."""
         return recall(self.encoder.tower, features)
 

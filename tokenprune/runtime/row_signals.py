@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ from tokenprune.tokens import VisualTokens
 Given = Mapping[str, Callable[[VisualTokens], Tensor]]
 """What a caller knows of visual tokens: the name of a signal -> its values ``(N, ...)`` for one video or image."""
 
-Recall = Callable[[Sequence[Tensor]], Sequence[Mapping[str, Tensor]]]
+Recall = Callable[[Iterable[Tensor]], Sequence[Mapping[str, Tensor]]]
 """Features ``(N, D)`` of several videos and images -> the encoder's signals of each, as far as they are known."""
 
 BY_TOKEN = tuple(name for name, rule in RULES.items() if rule in (SUM, MERGE))
@@ -111,7 +111,7 @@ def _take_encoders(
     recall: Recall,
 ) -> None:
     places = [(number, i) for number, spans in enumerate(shown_spans) for i in spans]
-    features = [embeds[number, rows[number].places[rows[number].part(i)].to(embeds.device)] for number, i in places]
+    features = (embeds[number, rows[number].places[rows[number].part(i)].to(embeds.device)] for number, i in places)
     found = dict(zip(places, recall(features)))
     for (number, i), signals in found.items():
         missing = next((name for name in needed if name not in signals), None)
