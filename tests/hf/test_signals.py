@@ -171,3 +171,32 @@ def test_a_model_whose_encoder_is_not_read_refuses(need: str, monkeypatch: pytes
     with pytest.raises(UnsupportedModeError, match=f"Top needs the signal {need}, but the adapter of Qwen2_5_VL"):
         tp.attach(model, Top(needs=(need,)))
     tp.attach(model, []).detach()
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Keeps three tokens after layer 1, and remembers how the text attends to all of them."""
+
+    needs: tuple[str, ...] = ("attention",)
+    site: str = "after_layer"
+    layer: int = 1
+    seen: list[dict[str, Tensor]] = field(default_factory=list[dict[str, Tensor]], compare=False)
+
+    def plan(self, tokens: tp.VisualTokens) -> tp.TokenPlan:
+        view = tokens.signals["attention"]
+        self.seen.append({str(which): view.rows(which) for which in ("text", "last", 2)})
+        return tp.TokenPlan.keeping(torch.arange(3), len(tokens))
+
+
+def test_rows_are_what_the_layer_itself_attends_to() -> None:
+    model, given, rows = shared_model("eager"), prompt(ROWS), Rows()
+    with torch.no_grad():
+        whole = model(**given.inputs(), output_attentions=True).attentions[rows.layer]
+    with tp.attach(model, rows):
+        answers(model, given)
+    for row, (found, clips) in enumerate(zip(rows.seen, given.clips, strict=True)):
+        videos = [placed for placed in clips if placed.clip.modality == "video"]
+        columns = [column for p in videos for column in range(p.column, p.column + p.clip.count)]
+        wanted = whole[row, :, clips[-1].column + clips[-1].clip.count :, columns]
+        for which, some in (("text", wanted), ("last", wanted[:, -1:]), ("2", wanted[:, -2:])):
+            torch.testing.assert_close(found[which], some, rtol=1e-5, atol=1e-7)
