@@ -6,7 +6,7 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,8 +23,10 @@ from tokenprune.runtime.log import tell_spans, tell_stages
 from tokenprune.runtime.origins import Origins
 from tokenprune.runtime.prefill import Prefill
 from tokenprune.runtime.report import CacheBytes, LayerLog, Report, make_report
+from tokenprune.runtime.row_signals import Given, Recall, fill_signals
 from tokenprune.runtime.slots import Slots
 from tokenprune.runtime.state import RowState, TokenState
+from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class PrefillCarrier:
         adapter: the model, with the adapter that accepted it.
         stages: the pipeline's operators at their places in this model.
         fallback: attention backend to switch to where the model's own cannot carry attention mass; None: refuse.
+        given: signals that the caller gives.
         reports: of the last prefills.
         call: what the running ``generate`` knows.
         entrance: lets one thread in at a time.
@@ -58,6 +61,7 @@ class PrefillCarrier:
     adapter: AdaptedModel
     stages: list[Stage]
     fallback: str | None = None
+    given: Given = field(default_factory=dict[str, Callable[[VisualTokens], torch.Tensor]])
     reports: deque[Report] = field(default_factory=deque[Report])
     call: Call = field(default_factory=Call)
     _turns: weakref.WeakKeyDictionary[object, Origins] = field(default_factory=weakref.WeakKeyDictionary)
@@ -109,6 +113,18 @@ class PrefillCarrier:
         prefill.require_text_rows()
         self._require_readable_keys(earlier)
         return prefill
+
+    def take_signals(self, prefill: Prefill, embeds: torch.Tensor, recall: Recall | None) -> None:
+        """Give a prefill that has just begun the signals that its operators need, if any of them may act.
+
+        Args:
+            prefill: from :meth:`begin`.
+            embeds: ``(B, S, D)`` embeddings of its tokens.
+            recall: finds what the vision encoder has said of features; None: it is not read.
+        """
+        if prefill.may_act():
+            copies = self.call.expanded if len(embeds) % self.call.expanded == 0 else 1
+            fill_signals(prefill, embeds, self.given, recall, copies)
 
     def reader(self, layer: int) -> AttentionReader:
         """A reader of one layer's queries and keys."""
