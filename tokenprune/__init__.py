@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from tokenprune.operator import TokenScorer as TokenScorer
     from tokenprune.operator import TokenSelector as TokenSelector
     from tokenprune.operators.attn_prune import AttnPrune as AttnPrune
+    from tokenprune.operators.cover import Cover as Cover
     from tokenprune.operators.random import RandomSelect as RandomSelect
     from tokenprune.operators.st_merge import STMerge as STMerge
     from tokenprune.operators.uniform import UniformSelect as UniformSelect
@@ -81,6 +82,7 @@ _PUBLIC = {
     "hookspecs": "hookimpl",
     "named_pipelines": "preset presets",
     "operators.attn_prune": "AttnPrune",
+    "operators.cover": "Cover",
     "operators.random": "RandomSelect",
     "operators.st_merge": "STMerge",
     "operators.uniform": "UniformSelect",

@@ -12,6 +12,7 @@ from tokenprune.hookspecs import hookimpl
 def tokenprune_operators() -> Mapping[str, type]:
     """Every operator and scorer of this package, by class name."""
     from tokenprune.operators.attn_prune import AttnPrune
+    from tokenprune.operators.cover import Cover
     from tokenprune.operators.random import RandomSelect
     from tokenprune.operators.st_merge import STMerge
     from tokenprune.operators.uniform import UniformSelect
@@ -21,6 +22,7 @@ def tokenprune_operators() -> Mapping[str, type]:
     from tokenprune.scorers.rope_causal import RopeCausalScore
 
     mergers = (STMerge, UniformSelect, RandomSelect)
+    before_llm = (Cover,)
     selectors = (AttnPrune, UniformPrune, RandomPrune)
     scorers = (RopeCausalScore, ContentScore, KeyNormScore)
-    return {operator.__name__: operator for operator in (*mergers, *selectors, *scorers)}
+    return {operator.__name__: operator for operator in (*mergers, *before_llm, *selectors, *scorers)}

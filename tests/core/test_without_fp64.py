@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tokenprune.device import where_fp64_is
 from tokenprune.operators.attn_prune import AttnPrune
+from tokenprune.operators.cover import Cover
 from tokenprune.operators.random import RandomSelect
 from tokenprune.operators.st_merge import STMerge
 from tokenprune.operators.uniform import UniformSelect
@@ -58,6 +59,7 @@ def test_the_stand_in_has_no_fp64(there: Any) -> None:
     [
         STMerge(),
         STMerge(keep_ratio=0.2),
+        Cover(keep_ratio=0.2),
         STMerge(distance_scale="raw"),
         STMerge(temporal_segment_ratio=1.0),
         UniformSelect(keep=9),
