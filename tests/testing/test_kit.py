@@ -39,6 +39,15 @@ MERGERS = [
     tp.RandomSelect(keep=5, seed=7),
     tp.Cover(keep_ratio=0.3),
     tp.Cover(keep=4, spread=0.5, modalities=("video", "image")),
+    tp.EVS(keep_ratio=0.4),
+    tp.VidCom2(keep_ratio=0.3),
+    tp.DivPrune(keep_ratio=0.4),
+    tp.DyCoke(),
+    tp.DyCoke(keep=7),
+    tp.AveragePool(),
+    tp.AveragePool(window=(2, 3, 1), modalities=("video", "image")),
+    tp.VisionZip(keep_ratio=0.4),
+    tp.VisionZip(keep=5, dominant=1, contextual=1, published=True),
 ]
 SELECTORS = [
     tp.AttnPrune(keep_ratio=0.4),
