@@ -49,11 +49,18 @@ if TYPE_CHECKING:
     from tokenprune.operator import TokenScorer as TokenScorer
     from tokenprune.operator import TokenSelector as TokenSelector
     from tokenprune.operators.attn_prune import AttnPrune as AttnPrune
+    from tokenprune.operators.average_pool import AveragePool as AveragePool
+    from tokenprune.operators.cover import Cover as Cover
+    from tokenprune.operators.divprune import DivPrune as DivPrune
+    from tokenprune.operators.dycoke import DyCoke as DyCoke
+    from tokenprune.operators.evs import EVS as EVS
     from tokenprune.operators.random import RandomSelect as RandomSelect
     from tokenprune.operators.st_merge import STMerge as STMerge
     from tokenprune.operators.uniform import UniformSelect as UniformSelect
     from tokenprune.operators.uniform_prune import RandomPrune as RandomPrune
     from tokenprune.operators.uniform_prune import UniformPrune as UniformPrune
+    from tokenprune.operators.vidcom2 import VidCom2 as VidCom2
+    from tokenprune.operators.visionzip import VisionZip as VisionZip
     from tokenprune.pipeline import Pipeline as Pipeline
     from tokenprune.plan import TokenPlan as TokenPlan
     from tokenprune.plugins import PluginInfo as PluginInfo
@@ -84,6 +91,13 @@ _PUBLIC = {
     "hookspecs": "hookimpl",
     "named_pipelines": "preset presets",
     "operators.attn_prune": "AttnPrune",
+    "operators.cover": "Cover",
+    "operators.average_pool": "AveragePool",
+    "operators.divprune": "DivPrune",
+    "operators.dycoke": "DyCoke",
+    "operators.evs": "EVS",
+    "operators.vidcom2": "VidCom2",
+    "operators.visionzip": "VisionZip",
     "operators.random": "RandomSelect",
     "operators.st_merge": "STMerge",
     "operators.uniform": "UniformSelect",

@@ -11,6 +11,7 @@ from following import WithoutFp64, following_with
 from oracles.clips import structured_clip
 from torch import Tensor
 
+import tokenprune as tp
 from tokenprune.device import where_fp64_is
 from tokenprune.operators.attn_prune import AttnPrune
 from tokenprune.operators.random import RandomSelect
@@ -58,6 +59,12 @@ def test_the_stand_in_has_no_fp64(there: Any) -> None:
     [
         STMerge(),
         STMerge(keep_ratio=0.2),
+        tp.Cover(keep_ratio=0.2),
+        tp.EVS(keep_ratio=0.2),
+        tp.VidCom2(keep_ratio=0.2),
+        tp.DivPrune(keep_ratio=0.2),
+        tp.DyCoke(),
+        tp.AveragePool(),
         STMerge(distance_scale="raw"),
         STMerge(temporal_segment_ratio=1.0),
         UniformSelect(keep=9),
