@@ -47,11 +47,18 @@ if TYPE_CHECKING:
     from tokenprune.operator import TokenScorer as TokenScorer
     from tokenprune.operator import TokenSelector as TokenSelector
     from tokenprune.operators.attn_prune import AttnPrune as AttnPrune
+    from tokenprune.operators.cdpruner import CDPruner as CDPruner
+    from tokenprune.operators.dtd import DTD as DTD
+    from tokenprune.operators.floc import FLoC as FLoC
+    from tokenprune.operators.gleanvid import GleanVID as GleanVID
     from tokenprune.operators.random import RandomSelect as RandomSelect
     from tokenprune.operators.st_merge import STMerge as STMerge
+    from tokenprune.operators.tome import ToMe as ToMe
+    from tokenprune.operators.ttf import TTF as TTF
     from tokenprune.operators.uniform import UniformSelect as UniformSelect
     from tokenprune.operators.uniform_prune import RandomPrune as RandomPrune
     from tokenprune.operators.uniform_prune import UniformPrune as UniformPrune
+    from tokenprune.operators.vcast import VCast as VCast
     from tokenprune.pipeline import Pipeline as Pipeline
     from tokenprune.plan import TokenPlan as TokenPlan
     from tokenprune.plugins import PluginInfo as PluginInfo
@@ -81,10 +88,17 @@ _PUBLIC = {
     "hookspecs": "hookimpl",
     "named_pipelines": "preset presets",
     "operators.attn_prune": "AttnPrune",
+    "operators.cdpruner": "CDPruner",
+    "operators.dtd": "DTD",
+    "operators.floc": "FLoC",
+    "operators.gleanvid": "GleanVID",
     "operators.random": "RandomSelect",
     "operators.st_merge": "STMerge",
+    "operators.tome": "ToMe",
+    "operators.ttf": "TTF",
     "operators.uniform": "UniformSelect",
     "operators.uniform_prune": "RandomPrune UniformPrune",
+    "operators.vcast": "VCast",
     "pipeline": "Pipeline",
     "plan": "TokenPlan",
     "plugins": "PluginInfo list_plugins",

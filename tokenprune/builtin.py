@@ -12,15 +12,23 @@ from tokenprune.hookspecs import hookimpl
 def tokenprune_operators() -> Mapping[str, type]:
     """Every operator and scorer of this package, by class name."""
     from tokenprune.operators.attn_prune import AttnPrune
+    from tokenprune.operators.cdpruner import CDPruner
+    from tokenprune.operators.dtd import DTD
+    from tokenprune.operators.floc import FLoC
+    from tokenprune.operators.gleanvid import GleanVID
     from tokenprune.operators.random import RandomSelect
     from tokenprune.operators.st_merge import STMerge
+    from tokenprune.operators.tome import ToMe
+    from tokenprune.operators.ttf import TTF
     from tokenprune.operators.uniform import UniformSelect
     from tokenprune.operators.uniform_prune import RandomPrune, UniformPrune
+    from tokenprune.operators.vcast import VCast
     from tokenprune.scorers.content import ContentScore
     from tokenprune.scorers.key_norm import KeyNormScore
     from tokenprune.scorers.rope_causal import RopeCausalScore
 
     mergers = (STMerge, UniformSelect, RandomSelect)
+    methods = (DTD, TTF, VCast, GleanVID, ToMe, FLoC, CDPruner)
     selectors = (AttnPrune, UniformPrune, RandomPrune)
     scorers = (RopeCausalScore, ContentScore, KeyNormScore)
-    return {operator.__name__: operator for operator in (*mergers, *selectors, *scorers)}
+    return {operator.__name__: operator for operator in (*mergers, *methods, *selectors, *scorers)}

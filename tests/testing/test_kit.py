@@ -37,6 +37,16 @@ MERGERS = [
     tp.STMerge(keep=3, distance_scale="raw", min_tokens=4),
     tp.UniformSelect(keep_ratio=0.3),
     tp.RandomSelect(keep=5, seed=7),
+    tp.DTD(),
+    tp.DTD(keep_ratio=0.4),
+    tp.TTF(),
+    tp.TTF(keep=4),
+    tp.VCast(keep_ratio=0.3),
+    tp.GleanVID(keep_ratio=0.3),
+    tp.ToMe(keep_ratio=0.3),
+    tp.FLoC(keep_ratio=0.3, chunk=2),
+    tp.CDPruner(keep_ratio=0.3),
+    tp.CDPruner(keep=5, relevance="text", modalities=("video", "image")),
 ]
 SELECTORS = [
     tp.AttnPrune(keep_ratio=0.4),
@@ -54,7 +64,9 @@ SCORERS = [
 
 @pytest.mark.parametrize("operator", [*MERGERS, *SELECTORS], ids=repr)
 def test_operators(operator: tp.Operator) -> None:
-    grid_law = "a-broken-grid-is-refused" if isinstance(operator, tp.STMerge) else "it-may-follow-another-operator"
+    grid_law = (
+        "a-broken-grid-is-refused" if getattr(operator, "needs_full_grid", False) else "it-may-follow-another-operator"
+    )
     checked = check_operator(operator, max_examples=12)
     assert grid_law in checked
     assert len(checked) == len(OPERATOR_LAWS) - 1
