@@ -19,8 +19,9 @@ from tokenprune.adapter import AttentionReader, Removable
 from tokenprune.hf.cache import PrunableHandle
 from tokenprune.hf.guard import refuse_dropped_cache
 from tokenprune.hf.mass import MassBias, require_carrier, require_room
+from tokenprune.hf.press import Press
 from tokenprune.hf.release import causal_mask, given_cache, require_stored
-from tokenprune.operator import AFTER_LAYER, BEFORE_LLM, Stage
+from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM, Stage
 from tokenprune.runtime.carrier import PrefillCarrier
 from tokenprune.runtime.log import tell_attention
 from tokenprune.runtime.prefill import Prefill
@@ -68,6 +69,7 @@ class PrefillForward:
         self.log = LayerLog()
         self.shortened = False
         self.readers: dict[int, AttentionReader] = {}
+        self.press: Press | None = None
         self.hooks: list[Removable] = []
 
     def enter(self) -> dict[str, Any]:
@@ -81,7 +83,7 @@ class PrefillForward:
         if self.carrier.pipeline.mass is not None:
             require_carrier(self.text)
         changed = self._act_before_llm()
-        if not self.shortened and not self.prefill.may_act([AFTER_LAYER]):
+        if not self.shortened and not self.prefill.may_act([AFTER_LAYER, AFTER_PREFILL]):
             for stage in self.prefill.stages[len(self.prefill.records) :]:
                 self.prefill.note_idle(stage)
             return self.kwargs
@@ -100,8 +102,12 @@ class PrefillForward:
         if not completed:
             return
         self.log.note(self.prefill, len(self.layers) - len(self.log.tokens))
-        if self.shortened and self.handle is not None:
-            self._settle_cache(self.handle)
+        if self.handle is not None and (self.shortened or self.press is not None):
+            final = self._settle_cache(self.handle)
+            if self.press is not None and any(self.prefill.rows_for(self.press.stage)):
+                self.press.cut(self.handle, final, len(self.layers))
+        for stage in self.prefill.stages[len(self.prefill.records) :]:
+            self.prefill.note_idle(stage)
         cache_bytes = None if self.cache is None else _cache_bytes(self.cache)
         self.carrier.finish(self.prefill, self.log, self.cache, cache_bytes)
 
@@ -158,7 +164,9 @@ class PrefillForward:
 
     def _hook_layers(self) -> None:
         cuts: dict[int, Stage] = {s.layer: s for s in self.prefill.stages if s.layer is not None}
-        first = 0 if self.shortened else min(cuts) + 1
+        first = 0 if self.shortened else min(cuts, default=len(self.layers)) + 1
+        press = next((Press(stage, self.prefill) for stage in self.prefill.at(AFTER_PREFILL)), None)
+        self.press = press if self.cache is not None else None  # without a cache there is nothing to press
         for index, layer in enumerate(self.layers):
             if index >= first:
                 self.hooks.append(layer.register_forward_pre_hook(self._before_layer, with_kwargs=True))
@@ -166,6 +174,10 @@ class PrefillForward:
                 before, after = self._around(cuts[index], index)
                 self.hooks.append(layer.register_forward_pre_hook(before, with_kwargs=True))
                 # Before the hooks of others, so that what they capture is what the next layer sees.
+                self.hooks.append(layer.register_forward_hook(after, with_kwargs=True, prepend=True))
+            if self.press is not None and "attention" in self.press.stage.needs:
+                before, after = self.press.around(index, self.carrier.reader(index))
+                self.hooks.append(layer.register_forward_pre_hook(before, with_kwargs=True))
                 self.hooks.append(layer.register_forward_hook(after, with_kwargs=True, prepend=True))
 
     def _before_layer(
@@ -263,7 +275,7 @@ class PrefillForward:
             if gather is not None:
                 self.handle.layer(index).take(gather.index, left.columns, left.padding_mask)
 
-    def _settle_cache(self, handle: PrunableHandle) -> None:
+    def _settle_cache(self, handle: PrunableHandle) -> Slots:
         """Bring all layers to the same stored tokens and tell them which those are and what they stand for.
 
         Layers before a cut counted its tokens as they were then; later queries count them as they are now.
@@ -272,9 +284,10 @@ class PrefillForward:
         self._cut_cache()
         final = self.state.stored()
         gather = self.state.compact(final)
-        mass = (final if gather is None else final.after(gather)).mass
+        final = final if gather is None else final.after(gather)
         for index, slots in enumerate(self.stored):
-            handle.layer(index).place(slots.columns, slots.padding_mask, mass, self.state.logical_length)
+            handle.layer(index).place(slots.columns, slots.padding_mask, final.mass, self.state.logical_length)
+        return final
 
 
 def _cache_bytes(cache: Any) -> CacheBytes:
