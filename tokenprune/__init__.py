@@ -50,15 +50,22 @@ if TYPE_CHECKING:
     from tokenprune.operator import TokenSelector as TokenSelector
     from tokenprune.operators.attn_prune import AttnPrune as AttnPrune
     from tokenprune.operators.average_pool import AveragePool as AveragePool
+    from tokenprune.operators.cdpruner import CDPruner as CDPruner
     from tokenprune.operators.cover import Cover as Cover
     from tokenprune.operators.divprune import DivPrune as DivPrune
+    from tokenprune.operators.dtd import DTD as DTD
     from tokenprune.operators.dycoke import DyCoke as DyCoke
     from tokenprune.operators.evs import EVS as EVS
+    from tokenprune.operators.floc import FLoC as FLoC
+    from tokenprune.operators.gleanvid import GleanVID as GleanVID
     from tokenprune.operators.random import RandomSelect as RandomSelect
     from tokenprune.operators.st_merge import STMerge as STMerge
+    from tokenprune.operators.tome import ToMe as ToMe
+    from tokenprune.operators.ttf import TTF as TTF
     from tokenprune.operators.uniform import UniformSelect as UniformSelect
     from tokenprune.operators.uniform_prune import RandomPrune as RandomPrune
     from tokenprune.operators.uniform_prune import UniformPrune as UniformPrune
+    from tokenprune.operators.vcast import VCast as VCast
     from tokenprune.operators.vidcom2 import VidCom2 as VidCom2
     from tokenprune.operators.visionzip import VisionZip as VisionZip
     from tokenprune.pipeline import Pipeline as Pipeline
@@ -98,10 +105,17 @@ _PUBLIC = {
     "operators.evs": "EVS",
     "operators.vidcom2": "VidCom2",
     "operators.visionzip": "VisionZip",
+    "operators.cdpruner": "CDPruner",
+    "operators.dtd": "DTD",
+    "operators.floc": "FLoC",
+    "operators.gleanvid": "GleanVID",
     "operators.random": "RandomSelect",
     "operators.st_merge": "STMerge",
+    "operators.tome": "ToMe",
+    "operators.ttf": "TTF",
     "operators.uniform": "UniformSelect",
     "operators.uniform_prune": "RandomPrune UniformPrune",
+    "operators.vcast": "VCast",
     "pipeline": "Pipeline",
     "plan": "TokenPlan",
     "plugins": "PluginInfo list_plugins register",
