@@ -48,6 +48,16 @@ MERGERS = [
     tp.AveragePool(window=(2, 3, 1), modalities=("video", "image")),
     tp.VisionZip(keep_ratio=0.4),
     tp.VisionZip(keep=5, dominant=1, contextual=1, published=True),
+    tp.DTD(),
+    tp.DTD(keep_ratio=0.4),
+    tp.TTF(),
+    tp.TTF(keep=4),
+    tp.VCast(keep_ratio=0.3),
+    tp.GleanVID(keep_ratio=0.3),
+    tp.ToMe(keep_ratio=0.3),
+    tp.FLoC(keep_ratio=0.3, chunk=2),
+    tp.CDPruner(keep_ratio=0.3),
+    tp.CDPruner(keep=5, relevance="text", modalities=("video", "image")),
 ]
 SELECTORS = [
     tp.AttnPrune(keep_ratio=0.4),

@@ -17,6 +17,8 @@ from tokenprune.runtime.state import GATHER, MERGE, RowState, Step, TokenState
 from tokenprune.runtime.timing import Moment
 from tokenprune.trace import StepTrace
 
+_READ_THE_TEXT = {"attention", "text"}
+
 Attend = Callable[[int, Tensor], Any]
 """``(row, places) -> AttentionView`` of the layer that has just run, over these slots."""
 
@@ -39,11 +41,13 @@ class Prefill:
     Args:
         stages: the pipeline's operators at their places.
         state: its tokens.
+        pressed: per row how many visual tokens each layer and head of the cache keeps after a press; None without one.
     """
 
     stages: Sequence[Stage]
     state: TokenState
     records: list[StageRecord] = field(default_factory=list[StageRecord])
+    pressed: list[int] | None = None
 
     def at(self, site: str, layer: int | None = None) -> list[Stage]:
         """The operators that act at a site (after this layer), in order."""
@@ -60,10 +64,10 @@ class Prefill:
         return any(any(self.rows_for(stage)) for stage in self.stages if stage.site in sites)
 
     def require_text_rows(self) -> None:
-        """Raise if a row with visual tokens to be scored by attention has no text after its last visual token."""
+        """Raise if a row with visual tokens to be scored by its text has none after its last visual token."""
         for stage in self.stages:
             for row, asked in enumerate(self.rows_for(stage)):
-                if asked and "attention" in stage.needs and len(self.state.text_rows[row]) == 0:
+                if asked and _READ_THE_TEXT & set(stage.needs) and len(self.state.text_rows[row]) == 0:
                     raise UnsupportedModeError(
                         f"row {row} has no text after its last visual token, so nothing can score its visual tokens; "
                         "put the question after the video"
@@ -97,6 +101,27 @@ class Prefill:
         end = Moment.now(hidden.device)
         self.records.append(StageRecord(stage, before, self.state.visual_counts(), begin, end))
         return step
+
+    @property
+    def visual_left(self) -> list[int]:
+        """Visual tokens of each row that a layer of the cache stores in the end."""
+        return self.state.visual_counts() if self.pressed is None else self.pressed
+
+    def press(self, stage: Stage, counts: list[int], union: Sequence[Tensor]) -> None:
+        """Record a press: ``counts`` of each row's tokens are kept in each layer and head, ``union`` in any of them."""
+        before, now = self.state.visual_counts(), Moment.now(self.state.slots.columns.device)
+        self.pressed = counts
+        plans = [TokenPlan.keeping(kept.nonzero().squeeze(1), len(kept)) for kept in union]
+        for row, plan in zip(self.state.rows, plans):
+            for number, part in enumerate(plan.split(row.counts) if row.spans else []):
+                _trace(stage, row, number, part)
+        if any(not plan.is_identity for plan in plans):
+            left = [
+                [p.kept for p in plan.split(row.counts)] if row.spans else []
+                for row, plan in zip(self.state.rows, plans)
+            ]
+            self.state.step(plans, left)
+        self.records.append(StageRecord(stage, before, counts, now, now))
 
     def note_idle(self, stage: Stage) -> None:
         """Record that an operator had nothing to do."""

@@ -20,7 +20,7 @@ from tokenprune.device import upload
 from tokenprune.plan import TokenPlan
 from tokenprune.runtime.mass import with_heirs
 from tokenprune.runtime.slots import Gather, Slots
-from tokenprune.signals import carry_signals
+from tokenprune.signals import RULES, STAYS, carry_signals
 from tokenprune.tokens import TokenSpan, VisualTokens
 from tokenprune.trace import StepTrace
 
@@ -72,7 +72,7 @@ class RowState:
         places: ``(K,)`` slots of the K tokens that are left.
         blocks: ``(K,)`` int64 label of the block each belongs to (a frame, or what a merger left).
         sizes: ``(K,)`` int64 how many original tokens were merged into each.
-        signals: what else is known of them, ``(K, ...)`` each.
+        signals: what else is known of them, ``(K, ...)`` each; the text's embeddings are ``(R, D)``.
         mass: ``(K,)`` fp32 how many tokens each stands for; None where nobody asks.
         entry: ``(K, D)`` features by which a dropped token's heir is found; only with ``mass``.
         steps: per span what each operator changed.
@@ -141,16 +141,24 @@ class RowState:
         """
         index = self.index(shown)
         places = self.places if index is None else self.places[index]
+        return self.tokens_at(shown, features[places.to(features.device)], more)
+
+    def tokens_at(self, shown: Sequence[int], features: Tensor, more: Mapping[str, Any]) -> VisualTokens:
+        """The same with the features ``(n, D)`` of just these tokens."""
+        index = self.index(shown)
         grids = [self.spans[i].grid for i in shown]
         edges = list(itertools.accumulate((self.counts[i] for i in shown), initial=0))
         spans = [
             TokenSpan(self.spans[i].modality, grid, slice(a, b))
             for i, grid, a, b in zip(shown, grids, edges, edges[1:])
         ]
-        signals = {name: value if index is None else value[index] for name, value in self.signals.items()}
+        signals = {
+            name: value if index is None or RULES[name] == STAYS else value[index]
+            for name, value in self.signals.items()
+        }
         membership, anchors = self._origins(shown)
         return VisualTokens(
-            features[places.to(features.device)],
+            features,
             grids[0] if len(grids) == 1 else (sum(len(self.spans[i].columns) for i in shown), 1, 1),
             self.sizes if index is None else self.sizes[index],
             membership,

@@ -172,7 +172,8 @@ def it_may_follow_another_operator(operator: Operator, data: st.DataObject) -> N
     tokens = _tokens(operator, data)
     fewer = data.draw(token_plans(len(tokens))).apply(replace(tokens, signals={}))
     shown = data.draw(operator_tokens(needs_of(operator), count=len(fewer)))
-    again = replace(fewer, signals=shown.signals)
+    text = {name: value for name, value in tokens.signals.items() if name == "text"}  # as wide as the features are
+    again = replace(fewer, signals={**shown.signals, **text})
     require_lawful(operator.plan(again), len(again), again.features.device)
 
 

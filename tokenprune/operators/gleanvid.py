@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: Apache-2.0
+"""GleanVID: budgets of frames by what is new in them, and tokens outside the span of those kept before."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tokenprune.budget import Budget
+from tokenprune.operator import check_modalities
+from tokenprune.operators.grid_reading import kept_with_scores, require_grid, shares_of
+from tokenprune.operators.leading_direction import leading_direction
+from tokenprune.operators.novelty import Cells, novelty
+from tokenprune.operators.unit_vectors import cosines_of, deciding, min_max, multipliable, resolved, scaled, units
+from tokenprune.plan import TokenPlan
+from tokenprune.tokens import VisualTokens
+
+EPSILON = 1e-4
+ALPHA_HIGH, ALPHA_LOW = 0.6, 0.2
+SHARPNESS = 4.0
+NOTHING_NEW = 1e-3  # of a token's length: once the span is all of space, residuals are rounding
+
+
+@dataclass(frozen=True)
+class GleanVID:
+    """Give frames tokens by how new they are, and keep in each what stands out and is not spanned by what was kept.
+
+    GleanVID (arXiv 2609.37042), section 3 and appendix B. Features lose their component along the leading direction
+    of the centred tokens. A place's novelty ``r[t, p]`` is the residual length of its 2 x 2 cell's mean on those of all
+    frames before (ridge 1e-4); with ``R_t = sum_p r[t, p]`` frame t gets ``alpha B/T + (1 - alpha) B R_t / sum R``
+    tokens, ``alpha = 0.6 - 0.4 Gini(R)``. In the order of time the tokens with the highest ``m(u) + m(v)`` stay, where
+    ``u = softplus(4 (cos(x, cell's mean) - cos(x, frame's mean))) / 4``, ``v`` is the length of the residual on the
+    span of all tokens kept in earlier frames, and m scales a frame to [0, 1].
+
+    The authors published no code. Where their text leaves room: shares are rounded by largest remainder, what a full
+    frame cannot take goes on to the others; cells at odd edges are partial; a constant has m = 0; a residual of
+    at most 1e-3 of the token's length counts as none and adds no direction, for once the span is the whole space, m
+    would blow up rounding, and a QR add it; scores are resolved to 1e-6, ties go to the lower index. The leading
+    direction is found in a Krylov space of 48 dimensions.
+
+    >>> tokens = VisualTokens(torch.randn(12, 4), grid=(3, 2, 2))
+    >>> len(GleanVID(keep=5).plan(tokens).anchors)
+    5
+
+    Args:
+        keep_ratio: fraction of the tokens **kept**, met exactly (the paper's rho).
+        keep: exact number of tokens kept, instead of ``keep_ratio``.
+        modalities: which visual tokens are pruned: ``"video"``, ``"image"`` or both, each by itself.
+
+    Raises:
+        BudgetError: not exactly one of ``keep_ratio`` and ``keep``, or a value that is not allowed.
+        InvalidValueError: ``modalities`` are not known.
+    """
+
+    keep_ratio: float | None = None
+    keep: int | None = None
+    modalities: tuple[str, ...] = field(default=("video",), kw_only=True)
+
+    needs_full_grid: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _ = self.budget
+        object.__setattr__(self, "modalities", check_modalities(self.modalities))
+
+    @property
+    def budget(self) -> Budget:
+        """How many tokens stay."""
+        return Budget(self.keep_ratio, self.keep)
+
+    def plan(self, tokens: VisualTokens) -> TokenPlan:
+        """The pruning of one video or image. Waits for the device once, for the frames' novelty.
+
+        Raises:
+            InvalidValueError: tokens were merged or dropped before, or hold NaN or infinity.
+        """
+        require_grid("GleanVID", tokens)
+        count = self.budget.count(len(tokens))
+        if count == len(tokens):
+            return TokenPlan.identity(len(tokens), tokens.features.device)
+        with deciding(tokens):
+            raw = multipliable(scaled(tokens.features))
+            cells = Cells.of(tokens.grid, raw.device)
+            frames = raw.view(tokens.grid[0], -1, raw.shape[1])
+            apart = _without_leading(raw).view_as(frames)
+            shares = _shares(novelty(apart, cells, EPSILON), frames.shape[1], count)
+            anchors, scores = _glean(frames, apart, cells, shares)
+            return kept_with_scores(anchors, scores)
+
+
+def _without_leading(rows: Tensor) -> Tensor:
+    """``rows`` ``(n, D)`` without the component of their differences to the mean along the leading direction."""
+    centre = rows.mean(dim=0)
+    centred = rows - centre
+    direction = leading_direction(centred)
+    return centred.sub_((centred @ direction)[:, None] * direction).add_(centre)
+
+
+def _shares(new: Sequence[float], length: int, count: int) -> list[int]:
+    """Tokens of each frame of ``length`` from how new each is."""
+    frames, total = len(new), math.fsum(new)
+    if total == 0:
+        return shares_of([1.0] * frames, [length] * frames, count)
+    gini = 2 * math.fsum(i * r for i, r in enumerate(sorted(new), 1)) / (frames * total) - (frames + 1) / frames
+    alpha = ALPHA_HIGH - (ALPHA_HIGH - ALPHA_LOW) * gini
+    return shares_of([alpha / frames + (1 - alpha) * r / total for r in new], [length] * frames, count)
+
+
+def _glean(raw: Tensor, apart: Tensor, cells: Cells, shares: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Indices that stay ``(K,)``, and scores ``(T, L)``; frames ``(T, L, D)`` are taken in the order of time."""
+    span = apart.new_zeros(0, apart.shape[2])
+    scores, kept = torch.empty(raw.shape[:2], device=raw.device), []
+    for t, share in enumerate(shares):
+        rest = apart[t] - (apart[t] @ span.T) @ span
+        scores[t] = resolved(min_max(_standing_out(raw[t], cells)) + min_max(_lengths(rest, apart[t])))
+        chosen = torch.argsort(scores[t], descending=True, stable=True)[:share].sort().values
+        kept.append(chosen + t * raw.shape[1])
+        span = torch.cat([span, _new_directions(rest[chosen], apart[t, chosen])])
+    return torch.cat(kept), scores
+
+
+def _standing_out(raw: Tensor, cells: Cells) -> Tensor:
+    """``u`` ``(L,)``: nearer to the cell's mean than to the frame's."""
+    own = units(raw)
+    near = cosines_of(own, units(cells.means(raw[None])[0])[cells.home])
+    return functional.softplus(SHARPNESS * (near - cosines_of(own, units(raw.mean(dim=0))))) / SHARPNESS
+
+
+def _lengths(rest: Tensor, whole: Tensor) -> Tensor:
+    """Lengths ``(L,)`` of residuals, 0 where one is rounding next to its token."""
+    length = torch.linalg.vector_norm(rest, dim=1)
+    return torch.where(length > NOTHING_NEW * torch.linalg.vector_norm(whole, dim=1), length, 0)
+
+
+def _new_directions(rest: Tensor, whole: Tensor) -> Tensor:
+    """Orthonormal directions ``(k, D)`` of residuals ``(k, D)``, row by row; one that adds nothing is a row of zeros.
+
+    Not by a QR of all: what it makes of a dependent row is rounding, to which it makes all later ones orthogonal.
+    """
+    least = NOTHING_NEW * torch.linalg.vector_norm(whole, dim=1)
+    found, reach = torch.zeros_like(rest), rest.new_zeros(len(rest))
+    for row in range(len(rest)):
+        left = rest[row]
+        for _ in range(2):  # once leaves rounding
+            left = left - (found[:row] @ left) @ found[:row]
+        length = torch.linalg.vector_norm(left)
+        adds = length > least[row]
+        found[row] = torch.where(adds, left / torch.where(adds, length, 1), 0)
+        reach[row] = torch.where(adds, length, 0)
+    return found * (reach > EPSILON * reach.amax())[:, None] if len(rest) else rest
