@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tokenprune.adapter import AttentionReader as AttentionReader
     from tokenprune.adapter import Declined as Declined
     from tokenprune.adapter import DecoderPort as DecoderPort
+    from tokenprune.adapter import ModelAdapter as ModelAdapter
+    from tokenprune.adapter import ModelPort as ModelPort
     from tokenprune.adapter import Prompt as Prompt
     from tokenprune.adapter import VisualSpan as VisualSpan
     from tokenprune.budget import Budget as Budget
@@ -47,8 +49,13 @@ if TYPE_CHECKING:
     from tokenprune.operator import TokenScorer as TokenScorer
     from tokenprune.operator import TokenSelector as TokenSelector
     from tokenprune.operators.attn_prune import AttnPrune as AttnPrune
+    from tokenprune.operators.average_pool import AveragePool as AveragePool
     from tokenprune.operators.cdpruner import CDPruner as CDPruner
+    from tokenprune.operators.cover import Cover as Cover
+    from tokenprune.operators.divprune import DivPrune as DivPrune
     from tokenprune.operators.dtd import DTD as DTD
+    from tokenprune.operators.dycoke import DyCoke as DyCoke
+    from tokenprune.operators.evs import EVS as EVS
     from tokenprune.operators.floc import FLoC as FLoC
     from tokenprune.operators.gleanvid import GleanVID as GleanVID
     from tokenprune.operators.random import RandomSelect as RandomSelect
@@ -59,10 +66,13 @@ if TYPE_CHECKING:
     from tokenprune.operators.uniform_prune import RandomPrune as RandomPrune
     from tokenprune.operators.uniform_prune import UniformPrune as UniformPrune
     from tokenprune.operators.vcast import VCast as VCast
+    from tokenprune.operators.vidcom2 import VidCom2 as VidCom2
+    from tokenprune.operators.visionzip import VisionZip as VisionZip
     from tokenprune.pipeline import Pipeline as Pipeline
     from tokenprune.plan import TokenPlan as TokenPlan
     from tokenprune.plugins import PluginInfo as PluginInfo
     from tokenprune.plugins import list_plugins as list_plugins
+    from tokenprune.plugins import register as register
     from tokenprune.runtime.report import Report as Report
     from tokenprune.runtime.session import Session as Session
     from tokenprune.runtime.session import attach as attach
@@ -76,7 +86,7 @@ __version__ = installed_version()
 
 # Where each public name lives; a test holds it equal to the imports above.
 _PUBLIC = {
-    "adapter": "Accepted AttentionReader Declined DecoderPort Prompt VisualSpan",
+    "adapter": "Accepted AttentionReader Declined DecoderPort ModelAdapter ModelPort Prompt VisualSpan",
     "budget": "Budget",
     "errors": (
         "AlreadyAttachedError AmbiguousAdapterError BudgetError InvalidValueError MissingHookError ModelLoadError "
@@ -88,6 +98,13 @@ _PUBLIC = {
     "hookspecs": "hookimpl",
     "named_pipelines": "preset presets",
     "operators.attn_prune": "AttnPrune",
+    "operators.cover": "Cover",
+    "operators.average_pool": "AveragePool",
+    "operators.divprune": "DivPrune",
+    "operators.dycoke": "DyCoke",
+    "operators.evs": "EVS",
+    "operators.vidcom2": "VidCom2",
+    "operators.visionzip": "VisionZip",
     "operators.cdpruner": "CDPruner",
     "operators.dtd": "DTD",
     "operators.floc": "FLoC",
@@ -101,7 +118,7 @@ _PUBLIC = {
     "operators.vcast": "VCast",
     "pipeline": "Pipeline",
     "plan": "TokenPlan",
-    "plugins": "PluginInfo list_plugins",
+    "plugins": "PluginInfo list_plugins register",
     "operator": "Operator PrunableCache TokenMerger TokenScorer TokenSelector",
     "runtime.report": "Report",
     "runtime.session": "Session attach",

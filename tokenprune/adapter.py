@@ -5,15 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from tokenprune.errors import InvalidValueError
+from tokenprune.errors import InvalidValueError, MissingHookError
 from tokenprune.view import AttentionView
 
-if TYPE_CHECKING:
-    from tokenprune.runtime.carrier import PrefillCarrier
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,95 @@ class AttentionReader(Protocol):
         ...
 
 
-class DecoderPort(Protocol):
-    """The one place that touches the model: it puts hooks on and lets the carrier decide at each point."""
+class ModelPort(Protocol):
+    """The one place that touches the model: it puts hooks on and lets its host decide at each point."""
 
-    def install(self, carrier: PrefillCarrier) -> Sequence[Removable]:
-        """Put the hooks on; on any error nothing stays installed."""
+    def install(self, host: Any, /) -> Sequence[Removable]:
+        """Put the hooks on; on any error nothing stays installed.
+
+        Args:
+            host: what runs the session, a :class:`tokenprune.runtime.carrier.PrefillCarrier`. Not named by type,
+                because an adapter can be written, and found, without the runtime.
+        """
         ...
+
+
+DecoderPort = ModelPort
+"""The name of 0.1."""
+
+
+class ModelAdapter(Protocol):
+    """Answers for the models of one family; offered by the hook ``tokenprune_model_adapters``.
+
+    ``model`` is always the one that was given to :func:`tokenprune.attach`, possibly inside a wrapper such as PEFT's.
+    """
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        ...
+
+    def accepts(self, model: nn.Module) -> Accepted | Declined:
+        """Is this model yours? :class:`Accepted` with its depth, or :class:`Declined` with a line that says why not.
+
+        Asked of every adapter for every model, so it must be quick; an exception counts as a decline.
+        """
+        ...
+
+    def boundaries(self, model: nn.Module, prompt: Prompt) -> Sequence[Sequence[VisualSpan]]:
+        """Per prompt row its videos and images, in order: grid and the T*H*W prompt columns in raster order.
+
+        Raises:
+            UnsupportedModeError: the layout cannot be read with certainty.
+        """
+        ...
+
+    def attention(self, model: nn.Module, layer: int) -> AttentionReader:
+        """A reader of the queries and keys that decoder layer ``layer`` computes."""
+        ...
+
+    def port(self, model: nn.Module) -> ModelPort:
+        """What carries a prefill of this model (``tokenprune.hf`` has one for Hugging Face decoders).
+
+        Which caches can be cut, and how, is the port's own matter.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedModel:
+    """A model and the adapter that accepted it.
+
+    Args:
+        adapter: the adapter.
+        model: the model.
+        depth: its number of decoder layers.
+
+    Every method raises :class:`MissingHookError` where the adapter answers nothing, and passes on what it raises.
+    """
+
+    adapter: ModelAdapter
+    model: nn.Module
+    depth: int
+
+    @property
+    def name(self) -> str:
+        """Name of the adapter."""
+        return self.adapter.name
+
+    def boundaries(self, prompt: Prompt) -> Sequence[Sequence[VisualSpan]]:
+        """Per prompt row its videos and images, in order."""
+        return self._given("boundaries", self.adapter.boundaries(self.model, prompt))
+
+    def attention(self, layer: int) -> AttentionReader:
+        """A reader of the queries and keys that decoder layer ``layer`` computes."""
+        return self._given("attention", self.adapter.attention(self.model, layer))
+
+    def port(self) -> ModelPort:
+        """What carries a prefill of the model."""
+        return self._given("port", self.adapter.port(self.model))
+
+    def _given(self, question: str, answer: T) -> T:
+        if answer is None:
+            raise MissingHookError(f"{question} of adapter {self.name} returned nothing")
+        return answer

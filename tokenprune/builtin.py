@@ -12,8 +12,13 @@ from tokenprune.hookspecs import hookimpl
 def tokenprune_operators() -> Mapping[str, type]:
     """Every operator and scorer of this package, by class name."""
     from tokenprune.operators.attn_prune import AttnPrune
+    from tokenprune.operators.average_pool import AveragePool
     from tokenprune.operators.cdpruner import CDPruner
+    from tokenprune.operators.cover import Cover
+    from tokenprune.operators.divprune import DivPrune
     from tokenprune.operators.dtd import DTD
+    from tokenprune.operators.dycoke import DyCoke
+    from tokenprune.operators.evs import EVS
     from tokenprune.operators.floc import FLoC
     from tokenprune.operators.gleanvid import GleanVID
     from tokenprune.operators.random import RandomSelect
@@ -23,12 +28,14 @@ def tokenprune_operators() -> Mapping[str, type]:
     from tokenprune.operators.uniform import UniformSelect
     from tokenprune.operators.uniform_prune import RandomPrune, UniformPrune
     from tokenprune.operators.vcast import VCast
+    from tokenprune.operators.vidcom2 import VidCom2
+    from tokenprune.operators.visionzip import VisionZip
     from tokenprune.scorers.content import ContentScore
     from tokenprune.scorers.key_norm import KeyNormScore
     from tokenprune.scorers.rope_causal import RopeCausalScore
 
-    mergers = (STMerge, UniformSelect, RandomSelect)
-    methods = (DTD, TTF, VCast, GleanVID, ToMe, FLoC, CDPruner)
+    mergers = (STMerge, UniformSelect, RandomSelect, AveragePool, Cover, ToMe)
+    pruners = (CDPruner, DivPrune, DTD, DyCoke, EVS, FLoC, GleanVID, TTF, VCast, VidCom2, VisionZip)
     selectors = (AttnPrune, UniformPrune, RandomPrune)
     scorers = (RopeCausalScore, ContentScore, KeyNormScore)
-    return {operator.__name__: operator for operator in (*mergers, *methods, *selectors, *scorers)}
+    return {operator.__name__: operator for operator in (*mergers, *pruners, *selectors, *scorers)}

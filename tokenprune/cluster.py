@@ -152,7 +152,7 @@ class _DistanceTable:
     def __init__(self, points: Tensor, padding: Tensor | None) -> None:
         groups, self.length, _ = points.shape
         self.padding = padding
-        in_fp64 = points.dtype == torch.float32 and _fp32_products_are_rounded(points.device)
+        in_fp64 = points.dtype == torch.float32 and fp32_products_are_rounded(points.device)
         self._dtype = points.dtype
         self._points = points.double() if in_fp64 else points
         self._norms = points.square().sum(dim=2)
@@ -188,7 +188,7 @@ class _DistanceTable:
         return squared if self.padding is None else squared.masked_fill_(self.padding[:, None, :], math.inf)
 
 
-def _fp32_products_are_rounded(device: torch.device) -> bool:
+def fp32_products_are_rounded(device: torch.device) -> bool:
     """Whether the user lets fp32 matrix products run in TF32 or bf16, which would make distances noise.
 
     The setting is global and not ours to change, so such products are computed in fp64 instead.

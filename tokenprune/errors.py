@@ -37,7 +37,7 @@ class AmbiguousAdapterError(TokenPruneError):
 
 
 class MissingHookError(TokenPruneError):
-    """The adapter found for this model lacks a hook that was asked of it, or the hook returned nothing."""
+    """The adapter found for this model returned nothing where an answer was asked of it."""
 
 
 class UnsupportedCacheError(TokenPruneError):

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from tokenprune.batching import is_one_piece, pieces
 from tokenprune.device import upload
+from tokenprune.points import power_of_two
 from tokenprune.segments import Segment
-
-_EXPONENTS = {torch.float32: (-120, 126), torch.float64: (-1000, 1020)}  # 2**-e is a normal number for these e
 
 
 class GridFeatures:
@@ -35,13 +34,7 @@ class GridFeatures:
         self._features = features.reshape(frames, -1, features.shape[1])
         self.frames, self.length, self.dim = self._features.shape
         self.device = features.device
-        wide = torch.float64 if features.dtype == torch.float64 else torch.float32
-        low, high = torch.aminmax(features)  # NaN if any feature is
-        largest = torch.maximum(-low, high)
-        self.is_finite = torch.isfinite(largest)
-        _, exponent = torch.frexp(largest.to(wide))
-        # One dimension, for a number without any would not lift bf16 features to fp32 when they are multiplied.
-        self._factor = torch.ldexp(torch.ones(1, dtype=wide, device=self.device), -exponent.clamp(*_EXPONENTS[wide]))
+        self._factor, self.is_finite = power_of_two(features)
 
     def units(self, merged: Tensor) -> Tensor:
         """Squared distance of two sums of ``merged`` tokens whose means lie ``sqrt(D)`` apart: ``(...)`` fp64."""

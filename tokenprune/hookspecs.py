@@ -2,8 +2,8 @@
 """The pluggy hooks through which operators and model adapters are found (entry-point group ``tokenprune``).
 
 A plugin is a module, or an object, named by an entry point of the group ``tokenprune``; its functions marked
-``@tokenprune.hookimpl`` and named as below are its hooks, each of them optional. Every plugin is asked on its own, so
-one that fails never hides another.
+``@tokenprune.hookimpl`` and named as below are its hooks, each of them optional. Every hook is asked once, when plugins
+are loaded; every plugin is asked on its own, so one that fails never hides another.
 """
 
 from __future__ import annotations
@@ -11,100 +11,51 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import pluggy
-from torch import nn
 
-from tokenprune.adapter import Accepted, AttentionReader, Declined, DecoderPort, Prompt, VisualSpan
-from tokenprune.benchmark import Benchmark
-from tokenprune.operator import PrunableCache
-from tokenprune.runner import VideoRunner
-from tokenprune.speed.request import SpeedBench
+from tokenprune.adapter import ModelAdapter
 
 PROJECT = "tokenprune"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
+_ADAPTERS, _BENCH = "tokenprune_model_adapters", "the entry-point group tokenprune.bench"
+FORMER = {
+    "tokenprune_adapter": _ADAPTERS,
+    "tokenprune_decoder": _ADAPTERS,
+    "tokenprune_visual_boundaries": _ADAPTERS,
+    "tokenprune_attention_view": _ADAPTERS,
+    "tokenprune_cache_layers": _ADAPTERS,
+    "tokenprune_runner": _BENCH,
+    "tokenprune_benchmarks": _BENCH,
+    "tokenprune_speed": _BENCH,
+}
+"""The hooks of 0.1 that are gone, and where their answers are given now."""
 
-@hookspec(firstresult=True)
+
+@hookspec
 def tokenprune_requirements() -> str | None:
     """What must be installed before this plugin can work, as one line with the command; None if nothing is missing.
 
-    Asked first, when plugins are loaded. A plugin that names something is listed as not installed rather than broken,
-    its line becomes the reason why its adapter declines, and no other hook of it is called. Optional. It must be
-    quick and import nothing heavy: :func:`importlib.util.find_spec` tells whether a package is there.
+    Asked first. A plugin that names something is listed as not installed rather than broken, its line becomes the
+    reason why its adapters decline, and no other hook of it is called. It must be quick and import nothing heavy:
+    :func:`importlib.util.find_spec` tells whether a package is there.
     """
     raise NotImplementedError
 
 
-@hookspec(firstresult=True)
+@hookspec
 def tokenprune_operators() -> Mapping[str, type]:
     """Operators and scorers that pipeline files may name: class name -> frozen dataclass of that name.
 
-    Asked once, when plugins are loaded. A name that an earlier plugin holds makes this plugin a failed one.
+    A name that an earlier plugin holds makes this plugin a failed one.
     """
     raise NotImplementedError
 
 
-@hookspec(firstresult=True)
-def tokenprune_adapter(model: nn.Module) -> Accepted | Declined:
-    """Is this model yours? :class:`Accepted` with its depth, or :class:`Declined` with one line that says why not.
+@hookspec
+def tokenprune_model_adapters() -> Sequence[ModelAdapter]:
+    """Adapter objects, each of which answers for the models of one family (:class:`tokenprune.ModelAdapter`).
 
-    Asked of every plugin for every model, so it must be quick; an exception counts as a decline.
-    """
-    raise NotImplementedError
-
-
-@hookspec(firstresult=True)
-def tokenprune_decoder(model: nn.Module) -> DecoderPort:
-    """The port that carries a prefill of this model (``tokenprune.hf`` has one for Hugging Face decoders)."""
-    raise NotImplementedError
-
-
-@hookspec(firstresult=True)
-def tokenprune_visual_boundaries(model: nn.Module, prompt: Prompt) -> Sequence[Sequence[VisualSpan]]:
-    """Per prompt row its videos and images, in order: grid and the T*H*W prompt columns in raster order.
-
-    Raise :class:`tokenprune.UnsupportedModeError` where the layout cannot be read with certainty.
-    """
-    raise NotImplementedError
-
-
-@hookspec(firstresult=True)
-def tokenprune_attention_view(model: nn.Module, layer: int) -> AttentionReader:
-    """A reader of the queries and keys that decoder layer ``layer`` computes."""
-    raise NotImplementedError
-
-
-@hookspec(firstresult=True)
-def tokenprune_cache_layers(model: nn.Module, cache: object) -> PrunableCache:
-    """Make the layers of ``cache`` prunable, in place, and return the handle that cuts them.
-
-    Raise :class:`tokenprune.UnsupportedCacheError` where that cannot be done rightly, leaving the cache as it was.
-    """
-    raise NotImplementedError
-
-
-@hookspec(firstresult=True)
-def tokenprune_runner() -> VideoRunner:
-    """How the command line loads this adapter's models and asks them about video files; optional.
-
-    Called only by commands that run a model; importing what is heavy can wait until the runner is used.
-    """
-    raise NotImplementedError
-
-
-@hookspec(firstresult=True)
-def tokenprune_benchmarks() -> Mapping[str, Benchmark]:
-    """Benchmarks that ``tokenprune eval`` can run, by name; optional.
-
-    Called only by that command; importing what is heavy can wait until a benchmark is run.
-    """
-    raise NotImplementedError
-
-
-@hookspec(firstresult=True)
-def tokenprune_speed() -> SpeedBench:
-    """How ``tokenprune bench`` measures this adapter's models; optional.
-
-    Called only by that command; importing what is heavy can wait until something is measured.
+    It must import nothing heavy: what an adapter needs of a model's library waits inside its methods.
     """
     raise NotImplementedError

@@ -10,6 +10,7 @@ from typing import Any
 
 from tokenprune.errors import InvalidValueError, PipelineFileError
 from tokenprune.messages import meant, shown
+from tokenprune.plugins import operator_class
 
 DEEPEST = 8
 """Levels of lists and operators within an operator."""
@@ -60,8 +61,6 @@ def _plain(where: str, value: object, levels: int) -> Any:
 
 
 def _build(description: object, levels: int) -> Any:
-    from tokenprune.plugins import operator_class
-
     if not isinstance(description, Mapping) or not isinstance(description.get("operator"), str):
         raise PipelineFileError(
             f'each operator must be an object with a name under "operator", got {shown(description)}'

@@ -5,12 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from tokenprune.errors import InvalidValueError
+from tokenprune.errors import InvalidValueError, UnsupportedModeError
+from tokenprune.messages import shown
 from tokenprune.tokens import VisualTokens
+
+LOGIT_BYTES = 64 * 2**20
+"""Most bytes of (heads x rows x keys) alive at a time (law 9)."""
+
+Which = Literal["last", "text"] | int | Tensor
+"""Text rows: the last one, all of them, the last so many, or their indices."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +63,46 @@ class AttentionView:
         """``(kv_heads, L, head_dim)`` keys, rotated as the layer does, or before RoPE."""
         return self.read_keys(rotated)
 
-    def visible(self, rows: slice) -> Tensor:
-        """``(r, L)`` bool: which keys the text rows of the slice may see (causal, padding masked)."""
+    def rows(self, which: Which, layer: int = 0) -> Tensor:
+        """``(heads, R, N)`` fp32: probabilities with which text rows attend to the visual columns.
+
+        The softmax runs over every key that a row may see. Where keys have mass it counts each as often as the layer
+        does, and what is returned is the attention per original token.
+
+        >>> view.rows("last").mean(0)[0]  # doctest: +SKIP
+
+        Args:
+            which: ``"last"`` text row, every row of the ``"text"``, the last so many (all, where there are fewer), or
+                ``(R,)`` int64 indices among the text rows.
+            layer: 0, the operator's own layer.
+
+        Raises:
+            InvalidValueError: ``which`` names no rows, there is no text row, or ``layer`` is not -1, 0 or 1.
+            UnsupportedModeError: the layer is not the operator's own.
+        """
+        if isinstance(layer, bool) or layer not in (-1, 0, 1):
+            raise InvalidValueError(f"layer must be -1, 0 or 1, counted from the operator's own, got {shown(layer)}")
+        if layer != 0:
+            raise UnsupportedModeError(
+                f"attention can be read of the operator's own layer only, not {layer:+d} from it"
+            )
+        rows = chosen_rows(which, len(self.text_rows)).to(self.text_rows.device)
+        queries, keys = self.queries(), self.keys()
+        with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):
+            queries = queries[:, rows].float() * self.scaling
+            group = len(queries) // len(keys)  # query heads that a key head serves
+            probabilities = queries.new_empty(len(queries), len(rows), len(self.visual_columns))
+            heads, step = piece(group, len(rows), keys.shape[1])
+            for start in range(0, len(queries), heads):
+                mine = slice(start, start + heads)
+                turned = keys[start // group].float().mT
+                for begin in range(0, len(rows), step):
+                    part = slice(begin, begin + step)
+                    probabilities[mine, part] = _probabilities(self, queries[mine, part] @ turned, rows[part])
+        return probabilities
+
+    def visible(self, rows: slice | Tensor) -> Tensor:
+        """``(r, L)`` bool: which keys these text rows may see (causal, padding masked)."""
         key_places = torch.arange(len(self.valid_keys), device=self.valid_keys.device)
         return (key_places <= self.text_rows[rows].unsqueeze(1)).logical_and_(self.valid_keys)
 
@@ -71,3 +117,42 @@ def attention_of(tokens: VisualTokens) -> AttentionView:
     if not isinstance(view, AttentionView):
         raise InvalidValueError('these tokens carry no attention; an operator that reads it needs=("attention",)')
     return view
+
+
+def chosen_rows(which: Which, count: int) -> Tensor:
+    """``(R,)`` int64 indices among ``count`` text rows.
+
+    Raises:
+        InvalidValueError: ``which`` names no rows.
+    """
+    allowed = '"last", "text", a number of rows of at least 1, or a non-empty (R,) int64 tensor of indices'
+    if count == 0:
+        raise InvalidValueError("attention rows need at least one text row after the visual tokens, got none")
+    if isinstance(which, Tensor):
+        if which.ndim != 1 or which.dtype != torch.int64 or len(which) == 0:
+            raise InvalidValueError(f"which must be {allowed}, got {which.dtype} of shape {tuple(which.shape)}")
+        if not bool(((which >= 0) & (which < count)).all()):
+            raise InvalidValueError(f"which must hold indices in [0, {count}), got {shown(which.tolist())}")
+        return which
+    if which == "text":
+        return torch.arange(count)
+    window = 1 if which == "last" else which
+    if isinstance(window, bool) or not isinstance(window, int) or window < 1:
+        raise InvalidValueError(f"which must be {allowed}, got {shown(which)}")
+    return torch.arange(max(0, count - window), count)
+
+
+def piece(group: int, rows: int, keys: int) -> tuple[int, int]:
+    """How many query heads of one key head, a divisor of ``group``, and how many rows are read at once."""
+    line = keys * (2 * 4 + 3)  # logits and their exponentials, in fp32; which keys are seen
+    heads = next(n for n in range(group, 0, -1) if group % n == 0 and (n == 1 or n * line <= LOGIT_BYTES))
+    return heads, max(1, min(rows, LOGIT_BYTES // (heads * line)))
+
+
+def _probabilities(view: AttentionView, logits: Tensor, rows: Tensor) -> Tensor:
+    """``(h, r, N)`` from logits ``(h, r, L)``, which are overwritten."""
+    logits.masked_fill_(view.visible(rows).logical_not_(), -torch.inf)
+    wanted = logits.index_select(-1, view.visual_columns)
+    if view.mass is not None:  # the layer's own softmax counts a key as often as it has mass
+        logits.add_(view.mass.log())
+    return wanted.sub_(torch.logsumexp(logits, dim=-1, keepdim=True)).exp_()

@@ -15,6 +15,7 @@ from tokenprune import AttnPrune, Pipeline, STMerge, attach
 from tokenprune.choices import ask_for_letter, named_option
 from tokenprune.errors import InvalidValueError
 from tokenprune.runtime.report import Report
+from tokenprune.signals import OF_THE_ENCODER
 from tokenprune_qwen25vl.chat import Conversation, model_inputs, reading_fit
 from tokenprune_qwen25vl.features import encode, encoded_before, few_pixels
 from tokenprune_qwen25vl.loading import load
@@ -88,7 +89,8 @@ class Qwen25VLPruneVid:
         if model is None or processor is None:
             model, processor = load(model_path, device, dtype, attn_implementation)
         self.model, self.processor = model, processor
-        self.pipeline.layers(len(require_parts(model).text.layers))
+        needs = {name for stage in self.pipeline.stages(len(require_parts(model).text.layers)) for name in stage.needs}
+        self._encoder_needs = tuple(name for name in OF_THE_ENCODER if name in needs)
         self._seen: tuple[_Look, VideoClip, Tensor] | None = None
 
     def generate(
@@ -233,7 +235,7 @@ class Qwen25VLPruneVid:
         if self._seen is None or self._seen[0] != look:
             clip = load_clip(place, frames=frames, fps=fps, fit=reading_fit(self.processor, max_pixels))
             inputs = model_inputs(self.processor, [Conversation("?", (clip,))], max_pixels)
-            self._seen = (look, clip, encode(self.model, inputs))
+            self._seen = (look, clip, encode(self.model, inputs, self._encoder_needs))
         return self._seen[1], self._seen[2]
 
     def _outputs(self, new: Tensor, report: Report | None) -> list[PruneVidOutput]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,24 +11,34 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from tokenprune.hf.encoder import embedding_dtype, reading
+from tokenprune.signals import OF_THE_ENCODER
 from tokenprune_qwen25vl.parts import require_parts
+from tokenprune_qwen25vl.vision import vision_encoder
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration
 
 
 @torch.no_grad()
-def encode(model: Qwen2_5_VLForConditionalGeneration, inputs: Mapping[str, Tensor]) -> Tensor:
+def encode(
+    model: Qwen2_5_VLForConditionalGeneration, inputs: Mapping[str, Tensor], needs: Sequence[str] = OF_THE_ENCODER
+) -> Tensor:
     """What the vision tower makes of the first clip of ``inputs``: ``(N, D)``, one row for each visual token.
+
+    As long as it lives, operators find what the tower says of these features beside.
 
     Args:
         model: the model whose tower runs.
         inputs: as :func:`tokenprune_qwen25vl.chat.model_inputs` makes them.
+        needs: the signals that operators will ask for; others among the tower's are not read.
     """
-    tower = require_parts(model).prompt.visual
+    parts = require_parts(model)
+    tower = parts.prompt.visual
     grid = inputs["video_grid_thw"][:1]
     patches = inputs["pixel_values_videos"][: int(grid.prod())]
-    return tower(patches.to(tower.device, tower.dtype), grid_thw=grid.to(tower.device)).pooler_output
+    with reading(vision_encoder(parts), needs, embedding_dtype(parts.text)):
+        return tower(patches.to(tower.device, tower.dtype), grid_thw=grid.to(tower.device)).pooler_output
 
 
 @contextmanager

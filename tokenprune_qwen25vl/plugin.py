@@ -1,22 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Qwen2.5-VL adapter's hooks; importing this module imports nothing heavy."""
+"""The Qwen2.5-VL adapter; importing this module imports nothing heavy."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
 
 from torch import nn
 
-from tokenprune.adapter import Accepted, AttentionReader, Declined, DecoderPort, Prompt, VisualSpan
+from tokenprune.adapter import Accepted, AttentionReader, Declined, ModelAdapter, ModelPort, Prompt, VisualSpan
 from tokenprune.hookspecs import hookimpl
-from tokenprune.operator import PrunableCache
-
-if TYPE_CHECKING:
-    from tokenprune.benchmark import Benchmark
-    from tokenprune.runner import VideoRunner
-    from tokenprune.speed.request import SpeedBench
 
 EXTRA = ("transformers", "accelerate", "torchvision", "av", "PIL")
 
@@ -28,67 +21,41 @@ def tokenprune_requirements() -> str | None:
 
 
 @hookimpl
-def tokenprune_adapter(model: nn.Module) -> Accepted | Declined:
-    from tokenprune_qwen25vl.parts import find_parts
-
-    parts = find_parts(model)
-    if isinstance(parts, str):
-        return Declined(parts)
-    return Accepted(depth=len(parts.text.layers))
+def tokenprune_model_adapters() -> Sequence[ModelAdapter]:
+    return [Qwen25VLAdapter()]
 
 
-@hookimpl
-def tokenprune_decoder(model: nn.Module) -> DecoderPort:
-    from tokenprune.hf import HFDecoder
-    from tokenprune_qwen25vl.parts import require_parts
+class Qwen25VLAdapter:
+    """Answers for Qwen2.5-VL (a :class:`tokenprune.ModelAdapter`)."""
 
-    parts = require_parts(model)
-    return HFDecoder(parts.model, parts.prompt, parts.text)
+    name = "qwen25vl"
 
+    def accepts(self, model: nn.Module) -> Accepted | Declined:
+        from tokenprune_qwen25vl.parts import find_parts
 
-@hookimpl
-def tokenprune_visual_boundaries(model: nn.Module, prompt: Prompt) -> Sequence[Sequence[VisualSpan]]:
-    from tokenprune_qwen25vl.boundaries import visual_boundaries
-    from tokenprune_qwen25vl.parts import require_parts
+        parts = find_parts(model)
+        return Declined(parts) if isinstance(parts, str) else Accepted(depth=len(parts.text.layers))
 
-    config = require_parts(model).model.config
-    return visual_boundaries(prompt, {"image": config.image_token_id, "video": config.video_token_id})
+    def boundaries(self, model: nn.Module, prompt: Prompt) -> Sequence[Sequence[VisualSpan]]:
+        from tokenprune_qwen25vl.boundaries import visual_boundaries
+        from tokenprune_qwen25vl.parts import require_parts
 
+        config = require_parts(model).model.config
+        return visual_boundaries(prompt, {"image": config.image_token_id, "video": config.video_token_id})
 
-@hookimpl
-def tokenprune_attention_view(model: nn.Module, layer: int) -> AttentionReader:
-    from tokenprune.hf import ProjectionReader
-    from tokenprune_qwen25vl.parts import require_parts
+    def attention(self, model: nn.Module, layer: int) -> AttentionReader:
+        from tokenprune.hf import ProjectionReader
+        from tokenprune_qwen25vl.parts import require_parts
 
-    attention = require_parts(model).text.layers[layer].self_attn
-    return ProjectionReader(
-        attention, attention.q_proj, attention.k_proj, head_dim=attention.head_dim, scaling=attention.scaling
-    )
+        attention = require_parts(model).text.layers[layer].self_attn
+        return ProjectionReader(
+            attention, attention.q_proj, attention.k_proj, head_dim=attention.head_dim, scaling=attention.scaling
+        )
 
+    def port(self, model: nn.Module) -> ModelPort:
+        from tokenprune.hf import HFDecoder
+        from tokenprune_qwen25vl.parts import require_parts
+        from tokenprune_qwen25vl.vision import vision_encoder
 
-@hookimpl
-def tokenprune_cache_layers(model: nn.Module, cache: object) -> PrunableCache:
-    from tokenprune.hf import make_prunable
-
-    return make_prunable(cache)
-
-
-@hookimpl
-def tokenprune_runner() -> VideoRunner:
-    from tokenprune_qwen25vl.runner import QwenRunner
-
-    return QwenRunner()
-
-
-@hookimpl
-def tokenprune_benchmarks() -> Mapping[str, Benchmark]:
-    from tokenprune_qwen25vl.benchmark import WorldBenchmark
-
-    return {"world": WorldBenchmark()}
-
-
-@hookimpl
-def tokenprune_speed() -> SpeedBench:
-    from tokenprune_qwen25vl.speed.suite import QwenSpeed
-
-    return QwenSpeed()
+        parts = require_parts(model)
+        return HFDecoder(parts.model, parts.prompt, parts.text, vision_encoder(parts))

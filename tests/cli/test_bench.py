@@ -13,11 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 import tokenprune as tp
-from tokenprune import plugins
+from tokenprune.bench import hookspecs, offers
 from tokenprune.cli._measuring import find_speed
 from tokenprune.cli.app import app
-from tokenprune.loading import PluginInfo, load_plugin
-from tokenprune.plugins import PluginRegistry
+from tokenprune.loading import Plugin, PluginGroup, PluginInfo
 from tokenprune.speed.figures import Figure
 from tokenprune.speed.request import SpeedRequest
 from tokenprune.speed.result import OperatorCost, SpeedResult, SpeedRow, Speedup
@@ -113,15 +112,16 @@ class FakeRunner:
         return None if model == "mine" else f"does not know {model}"
 
 
-def registry_of(**modules: Mapping[str, Callable[[], Any]]) -> PluginRegistry:
-    """The built-in operators, and plugins that have these hooks."""
-    loaded = [*PluginRegistry.load(points=()).plugins]
+def plugins_of(**modules: Mapping[str, Callable[[], Any]]) -> list[Plugin]:
+    """Plugins of the group tokenprune.bench that have these hooks."""
+    group = PluginGroup(hookspecs)
+    loaded: list[Plugin] = []
     for name, hooks in modules.items():
         module = types.ModuleType(name)
         for hook, function in hooks.items():
             setattr(module, hook, tp.hookimpl(function))
-        loaded.append(load_plugin(PluginInfo(name), lambda module=module: module, {}))
-    return PluginRegistry(tuple(loaded))
+        loaded.append(group.add(PluginInfo(name), lambda module=module: module))
+    return loaded
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeBench:
         return FakeRunner()
 
     hooks = {"tokenprune_speed": tokenprune_speed, "tokenprune_runner": tokenprune_runner}
-    monkeypatch.setattr(plugins, "_default", registry_of(fake=hooks))
+    monkeypatch.setattr(offers, "bench_plugins", lambda: plugins_of(fake=hooks))
     return measuring
 
 
@@ -464,14 +464,14 @@ def test_the_first_adapter_that_can() -> None:
     def offer_other() -> FakeBench:
         return other
 
-    registry = registry_of(a=one_hooks, b={"tokenprune_speed": offer_other})
-    assert find_speed(None, None, registry) is one
-    assert find_speed(None, "mine", registry) is one
-    assert find_speed(None, "theirs", registry) is other  # it has no runner that could decline
-    assert find_speed("huge", None, registry) is one
-    assert find_speed("small", None, registry) is other
+    found = plugins_of(a=one_hooks, b={"tokenprune_speed": offer_other})
+    assert find_speed(None, None, found) is one
+    assert find_speed(None, "mine", found) is one
+    assert find_speed(None, "theirs", found) is other  # it has no runner that could decline
+    assert find_speed("huge", None, found) is one
+    assert find_speed("small", None, found) is other
     with pytest.raises(tp.InvalidValueError, match="one of tiny, huge, small, got 'vast'"):
-        find_speed("vast", None, registry)
+        find_speed("vast", None, found)
 
 
 def test_no_adapter_measures() -> None:
@@ -479,10 +479,10 @@ def test_no_adapter_measures() -> None:
         return "install more"
 
     with pytest.raises(tp.NoAdapterError, match="no adapter measures speed: none is installed"):
-        find_speed(None, None, registry_of())
-    registry = registry_of(broken={"tokenprune_requirements": tokenprune_requirements})
+        find_speed(None, None, plugins_of())
+    found = plugins_of(broken={"tokenprune_requirements": tokenprune_requirements})
     with pytest.raises(tp.NoAdapterError, match=r"measures huge: broken \(not installed\): install more"):
-        find_speed("huge", None, registry)
+        find_speed("huge", None, found)
 
 
 def line_of(text: str, begins: str) -> str:

@@ -15,6 +15,7 @@ import typer
 from typer.testing import CliRunner
 
 from tokenprune import plugins
+from tokenprune.bench import offers
 from tokenprune.cli._common import guarded
 from tokenprune.cli.app import app
 from tokenprune.distribution import foreign_distribution, installed_version
@@ -25,7 +26,7 @@ from tokenprune.plugins import PluginRegistry
 LISTED = (
     PluginInfo("builtin", "tokenprune-vlm", "0.1.0", ("tokenprune_operators",)),
     PluginInfo("bad", "bad-dist", "2", (), "failed", "ImportError: nothing there"),
-    PluginInfo("later", "later-dist", "3", ("tokenprune_adapter",), "not installed", "pip install gold"),
+    PluginInfo("later", "later-dist", "3", ("tokenprune_model_adapters",), "not installed", "pip install gold"),
     PluginInfo("ghost", status="failed", reason="no such entry point"),
 )
 
@@ -33,6 +34,7 @@ LISTED = (
 @pytest.fixture(autouse=True)
 def _listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugins, "_default", PluginRegistry(tuple(map(Plugin, LISTED))))
+    monkeypatch.setattr(offers, "bench_plugins", lambda: [Plugin(PluginInfo("mine", hooks=("tokenprune_speed",)))])
 
 
 def test_the_list_for_people() -> None:
@@ -44,22 +46,28 @@ def test_the_list_for_people() -> None:
         "bad  failed  (bad-dist 2)",
         "    ImportError: nothing there",
         "later  not installed  (later-dist 3)",
-        "    tokenprune_adapter",
+        "    tokenprune_model_adapters",
         "    pip install gold",
         "ghost  failed",
         "    no such entry point",
+        "",
+        "run and measure models (tokenprune.bench):",
+        "mine  ok",
+        "    tokenprune_speed",
     ]
 
 
 def test_the_list_for_programs() -> None:
     result = CliRunner().invoke(app, ["plugins", "--json"])
     assert result.exit_code == 0
-    listed = json.loads(result.stdout)["plugins"]
+    printed = json.loads(result.stdout)
+    assert [plugin["name"] for plugin in printed["bench"]] == ["mine"]
+    listed = printed["plugins"]
     assert listed[2] == {
         "name": "later",
         "distribution": "later-dist",
         "version": "3",
-        "hooks": ["tokenprune_adapter"],
+        "hooks": ["tokenprune_model_adapters"],
         "status": "not installed",
         "reason": "pip install gold",
     }

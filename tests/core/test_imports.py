@@ -78,6 +78,19 @@ print(sorted({"transformers", "accelerate", "torchvision", "av", "PIL"} & set(sy
     assert output(code).strip() == "[]"
 
 
+def test_loading_plugins_and_pipeline_files_imports_no_models_library() -> None:
+    pytest.importorskip("transformers")
+    code = """
+import tokenprune as tp
+from tokenprune.bench.offers import offers
+tp.Pipeline.from_dict(tp.preset("default").to_dict())
+assert [info.status for info in tp.list_plugins() if info.name == "qwen25vl"] == ["ok"]
+assert [plugin.info.name for plugin, _ in offers("tokenprune_speed", [])] == ["qwen25vl"]
+print(sorted({"transformers", "accelerate", "torchvision", "av", "PIL"} & set(sys.modules)))
+"""
+    assert output(code).strip() == "[]"
+
+
 def test_without_its_extra_the_adapter_is_not_installed_rather_than_broken() -> None:
     code = """
 import torch, tokenprune as tp

@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +22,7 @@ import pytest
 from torch import nn
 
 import tokenprune as tp
-from tokenprune import plugins
+from tokenprune import hookspecs, plugins
 from tokenprune.errors import (
     AmbiguousAdapterError,
     MissingHookError,
@@ -31,19 +31,51 @@ from tokenprune.errors import (
     TokenPruneError,
     TokenPruneWarning,
 )
-from tokenprune.loading import Plugin, PluginInfo, load_plugin
+from tokenprune.loading import Plugin, PluginGroup, PluginInfo
 from tokenprune.plugins import PluginRegistry
+from tokenprune.registry import REGISTERED
 
 ADAPTER = """
     from torch import nn
     import tokenprune as tp
 
+    class Adapter:
+        name = "linear"
+
+        def accepts(self, model):
+            return tp.Accepted(depth=7) if isinstance(model, nn.Linear) else tp.Declined("only Linear is mine")
+
+        def boundaries(self, model, prompt):
+            return [[model, prompt]]
+
+        def attention(self, model, layer):
+            return (model, layer)
+
+        def port(self, model):
+            return None
+
+    @tp.hookimpl
+    def tokenprune_model_adapters():
+        return [Adapter()]
+"""
+ANSWER = 'return tp.Accepted(depth=7) if isinstance(model, nn.Linear) else tp.Declined("only Linear is mine")'
+OF_0_1 = """
+    import tokenprune as tp
+
+    @tp.hookimpl
+    def tokenprune_requirements():
+        return None
+
     @tp.hookimpl
     def tokenprune_adapter(model):
-        return tp.Accepted(depth=7) if isinstance(model, nn.Linear) else tp.Declined("only Linear is mine")
+        return tp.Accepted(depth=7)
+
+    @tp.hookimpl
+    def tokenprune_cache_layers(model, cache):
+        return cache
 """
 PACKAGES = {
-    "good": ADAPTER
+    "good": ADAPTER.replace('"linear"', '"good"')
     + """
     from dataclasses import dataclass
 
@@ -57,50 +89,33 @@ PACKAGES = {
     @tp.hookimpl
     def tokenprune_operators():
         return {"Everything": Everything}
-
-    @tp.hookimpl
-    def tokenprune_attention_view(model, layer):
-        return (model, layer)
-
-    @tp.hookimpl
-    def tokenprune_cache_layers(model, cache):
-        return None
     """,
     "twin": ADAPTER,
     "crash": "import a_module_that_nobody_has",
     "quitter": "import sys; sys.exit(3)",
-    "misspelled": """
-    import tokenprune as tp
-
-    @tp.hookimpl
-    def tokenprune_adaptor(model):
-        return tp.Accepted(depth=1)
-    """,
+    "misspelled": ADAPTER.replace("tokenprune_model_adapters", "tokenprune_model_adapter"),
     "unmarked": ADAPTER.replace("@tp.hookimpl", ""),
-    "wrongargs": ADAPTER.replace("tokenprune_adapter(model)", "tokenprune_adapter(net)").replace("(model,", "(net,"),
-    "raising": """
-    import tokenprune as tp
-
+    "wrongargs": ADAPTER.replace("tokenprune_model_adapters()", "tokenprune_model_adapters(net)"),
+    "halfway": ADAPTER.replace("def boundaries", "def edges").replace("def port", "def harbour"),
+    "old": OF_0_1,
+    "both": OF_0_1 + ADAPTER,
+    "misplaced": ADAPTER
+    + """
     @tp.hookimpl
-    def tokenprune_adapter(model):
-        raise RuntimeError("my\\nbad day")
+    def tokenprune_runner():
+        return None
     """,
-    "nonsense": """
-    import tokenprune as tp
-
-    @tp.hookimpl
-    def tokenprune_adapter(model):
-        return True
-    """,
+    "raising": ADAPTER.replace(ANSWER, 'raise RuntimeError("my\\nbad day")'),
+    "nonsense": ADAPTER.replace(ANSWER, "return True"),
     "wanting": ADAPTER
     + """
     @tp.hookimpl
     def tokenprune_requirements():
         return "needs gold: pip install gold"
     """,
-    "thief": """
+    "thief": ADAPTER
+    + """
     from dataclasses import dataclass
-    import tokenprune as tp
 
     @dataclass(frozen=True)
     class STMerge:
@@ -116,8 +131,18 @@ STATUS = {
     "twin": ("ok", ""),
     "crash": ("failed", "ModuleNotFoundError: No module named 'a_module_that_nobody_has'"),
     "quitter": ("failed", "SystemExit: 3"),
-    "misspelled": ("failed", "unknown hook 'tokenprune_adaptor'"),
-    "unmarked": ("failed", "tokenprune_adapter is named like a hook but not marked with @tokenprune.hookimpl"),
+    "misspelled": (
+        "failed",
+        "unknown hook 'tokenprune_model_adapter'; known are tokenprune_model_adapters, tokenprune_op",
+    ),
+    "halfway": ("failed", "the model adapter Adapter has no boundaries, port"),
+    "old": (
+        "failed",
+        "written for tokenprune 0.1, which had the hooks tokenprune_adapter, tokenprune_cache_layers;",
+    ),
+    "both": ("ok", ""),
+    "misplaced": ("failed", "written for tokenprune 0.1, which had the hooks tokenprune_runner; docs/guides/hooks.md"),
+    "unmarked": ("failed", "tokenprune_model_adapters is named like a hook but not marked with @tokenprune.hookimpl"),
     "wrongargs": ("failed", "net"),
     "raising": ("ok", ""),
     "nonsense": ("ok", ""),
@@ -172,12 +197,7 @@ def test_every_plugin_is_listed_with_its_fate(registry: Callable[..., PluginRegi
         assert "\n" not in info.reason
         assert bool(info.reason) == (info.status != "ok")
     good = next(info for info in listed if info.name == "good")
-    assert good.hooks == (
-        "tokenprune_adapter",
-        "tokenprune_attention_view",
-        "tokenprune_cache_layers",
-        "tokenprune_operators",
-    )
+    assert good.hooks == ("tokenprune_model_adapters", "tokenprune_operators")
 
 
 def test_the_built_in_operators_are_a_plugin_that_works() -> None:
@@ -202,13 +222,29 @@ def test_the_accepting_adapter_is_found_and_bound(registry: Callable[..., Plugin
     model = nn.Linear(1, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        adapter = registry("good", "raising", "nonsense", "wanting").find_adapter(model)
-    assert (adapter.name, adapter.depth, adapter.model) == ("good", 7, model)
-    assert adapter.attention_view(3) == (model, 3)
-    with pytest.raises(MissingHookError, match="adapter good has no hook tokenprune_decoder"):
-        adapter.decoder()
-    with pytest.raises(MissingHookError, match="hook tokenprune_cache_layers of adapter good returned nothing"):
-        adapter.cache_layers(object())
+        found: Any = registry("good", "raising", "nonsense", "wanting").find_adapter(model)
+    assert (found.name, found.depth, found.model) == ("good", 7, model)
+    assert found.boundaries("prompt") == [[model, "prompt"]]
+    assert found.attention(3) == (model, 3)
+    with pytest.raises(MissingHookError, match="port of adapter good returned nothing"):
+        found.port()
+
+
+def test_hooks_of_0_1_beside_the_new_one_are_passed_over(registry: Callable[..., PluginRegistry]) -> None:
+    found = registry("both")
+    assert found.find_adapter(nn.Linear(1, 1)).depth == 7
+    assert found.list_plugins()[1].hooks == ("tokenprune_model_adapters", "tokenprune_requirements")
+
+
+def test_one_manager_holds_what_can_be_used() -> None:
+    group = PluginGroup(hookspecs)
+    good = hooks(tokenprune_operators=lambda: {"Frozen": Frozen})
+    bad = hooks(tokenprune_operators=lambda: {"Thawed": Thawed}, tokenprune_requirements=lambda: 1 / 0)
+    wanting = hooks(tokenprune_operators=lambda: {"Thawed": Thawed}, tokenprune_requirements=lambda: "gold")
+    for name, plugin in {"a": bad, "b": good, "c": wanting, "d": good}.items():
+        group.add(PluginInfo(name), lambda plugin=plugin: plugin)
+    assert group.manager.hook.tokenprune_operators() == [{"Frozen": Frozen}]
+    assert group.manager.hook.tokenprune_requirements() == []
 
 
 def test_a_broken_neighbour_is_warned_of_once(registry: Callable[..., PluginRegistry]) -> None:
@@ -227,8 +263,8 @@ def test_no_adapter_says_why_each_declined(registry: Callable[..., PluginRegistr
     assert message.startswith("no adapter accepts ReLU: ")
     for reason in (
         "good: only Linear is mine",
-        "raising: its tokenprune_adapter raised RuntimeError: my bad day",
-        "nonsense: its tokenprune_adapter returned True",
+        "raising/linear: its adapter raised RuntimeError: my bad day",
+        "nonsense/linear: its adapter returned True",
         "plugin wanting (not installed): needs gold: pip install gold",
         "plugin crash (failed): ModuleNotFoundError",
     ):
@@ -243,7 +279,7 @@ def test_no_adapter_at_all() -> None:
 
 def test_several_accepting_adapters_are_an_error(registry: Callable[..., PluginRegistry]) -> None:
     with pytest.raises(
-        AmbiguousAdapterError, match="several adapters accept Linear: good, twin; set TOKENPRUNE_PLUGINS"
+        AmbiguousAdapterError, match="several adapters accept Linear: good, twin/linear; set TOKENPRUNE_PLUGINS"
     ):
         registry("good", "twin").find_adapter(nn.Linear(1, 1))
 
@@ -340,31 +376,87 @@ class Hooks:
         (hooks(tokenprune_requirements=lambda: ["x"]), "must return a string or None, got list"),
         (hooks(tokenprune_requirements=lambda: 1 / 0), "ZeroDivisionError: division by zero"),
         (hooks(tokenprune_operators=lambda: [Frozen]), "must return a mapping, got list"),
-        (hooks(tokenprune_operators=lambda: {"Other": Frozen}), "must map class names to classes, got 'Other'"),
-        (hooks(tokenprune_operators=lambda: {"Frozen": Frozen()}), "must map class names to classes, got 'Frozen'"),
+        (hooks(tokenprune_operators=lambda: {"Other": Frozen}), "must be a class under its own name, got 'Other'"),
+        (hooks(tokenprune_operators=lambda: {"Frozen": Frozen()}), "must be a class under its own name, got 'Frozen'"),
         (hooks(tokenprune_operators=lambda: {"Thawed": Thawed}), "operator Thawed must be a frozen dataclass"),
+        (hooks(tokenprune_model_adapters=lambda: Frozen()), "must return a sequence, got Frozen"),
+        (hooks(tokenprune_model_adapters=lambda: [Frozen]), "must be an object, got the class Frozen"),
+        (hooks(tokenprune_model_adapters=lambda: [Frozen()]), "has no accepts, boundaries, attention, port, name"),
     ],
 )
-def test_what_is_wrong_with_a_plugin_is_named(plugin: object, reason: str) -> None:
-    loaded = load_plugin(PluginInfo("x"), lambda: plugin, {})
-    assert loaded.info.status == "failed"
-    assert reason in loaded.info.reason
-    assert loaded.error is not None
-    assert not loaded.operators
+def test_what_is_wrong_with_a_plugin_is_named(monkeypatch: pytest.MonkeyPatch, plugin: object, reason: str) -> None:
+    found = loaded(monkeypatch, plugin)
+    assert found.info.status == "failed"
+    assert reason in found.info.reason
+    assert not found.hooks
+    assert not found.operators
 
 
-def test_an_object_with_methods_is_a_plugin() -> None:
-    loaded = load_plugin(PluginInfo("x"), Hooks, {})
-    assert (loaded.info.status, loaded.info.hooks) == ("ok", ("tokenprune_requirements",))
+def loaded(monkeypatch: pytest.MonkeyPatch, plugin: object) -> Plugin:
+    """The plugin as a registry has it, behind an entry point."""
+    monkeypatch.setitem(sys.modules, "a_plugin", SimpleNamespace(it=plugin))
+    return PluginRegistry.load([EntryPoint("x", "a_plugin:it", "tokenprune")]).plugins[1]
 
 
-def test_a_plugin_that_is_not_ok_is_never_called() -> None:
+def test_an_object_with_methods_is_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = loaded(monkeypatch, Hooks())
+    assert (found.info.status, found.info.hooks) == ("ok", ("tokenprune_requirements",))
+
+
+def test_a_plugin_that_is_not_ok_is_never_called(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
     wanting = hooks(tokenprune_requirements=lambda: "gold", tokenprune_operators=lambda: calls.append(1))
-    loaded = load_plugin(PluginInfo("x"), lambda: wanting, {})
-    assert loaded.info.status == "not installed"
-    assert loaded.call("tokenprune_operators") is None
+    found = loaded(monkeypatch, wanting)
+    assert found.info.status == "not installed"
+    assert found.call("tokenprune_operators") is None
     assert not calls
+
+
+@pytest.fixture
+def _registered_for_now() -> Iterator[None]:
+    before = dict(REGISTERED)
+    yield
+    REGISTERED.clear()
+    REGISTERED.update(before)
+
+
+@pytest.mark.usefixtures("_registered_for_now")
+def test_a_registered_class_can_be_named_in_pipeline_files() -> None:
+    @tp.register
+    @dataclasses.dataclass(frozen=True)
+    class Third:
+        every: int = 3
+
+        def plan(self, tokens: tp.VisualTokens) -> tp.TokenPlan:
+            return tp.TokenPlan.identity(len(tokens))
+
+    pipeline = tp.Pipeline([Third(every=5)])
+    assert tp.Pipeline.from_dict(pipeline.to_dict()) == pipeline
+    plugins.reset_plugins()
+    assert tp.Pipeline.from_dict(pipeline.to_dict()) == pipeline  # an installed plugin is looked for anew, this is not
+    with pytest.raises(PipelineFileError, match=r"known are .*Third.*; did you mean 'Third'"):
+        plugins.operator_class("Thirt")
+    with pytest.raises(tp.InvalidValueError, match=r"the name Third is taken, by .*test_plugins; choose another"):
+        tp.register(Third)
+    again = type("Third", (Third,), {})
+    again = dataclasses.dataclass(frozen=True)(again)
+    assert tp.register(again, replace=True) is again is plugins.operator_class("Third")
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (Thawed, "operator Thawed must be a frozen dataclass"),
+        (Frozen(), "must be a class under its own name"),
+        (None, "must be a class under its own name"),
+        (dataclasses.make_dataclass("STMerge", [], frozen=True), "the name STMerge is taken, by tokenprune.operators."),
+    ],
+)
+def test_what_cannot_be_registered(given: Any, reason: str) -> None:
+    before = dict(REGISTERED)
+    with pytest.raises(tp.InvalidValueError, match=reason):
+        tp.register(given)
+    assert before == REGISTERED
 
 
 def test_two_entry_points_of_one_name_are_both_listed() -> None:
@@ -376,4 +468,4 @@ def test_two_entry_points_of_one_name_are_both_listed() -> None:
 
 def test_errors_are_of_one_family() -> None:
     assert issubclass(AmbiguousAdapterError, TokenPruneError)
-    assert Plugin(PluginInfo("x")).call("tokenprune_adapter") is None
+    assert Plugin(PluginInfo("x")).call("tokenprune_operators") is None

@@ -59,6 +59,12 @@ def test_the_stand_in_has_no_fp64(there: Any) -> None:
     [
         STMerge(),
         STMerge(keep_ratio=0.2),
+        tp.Cover(keep_ratio=0.2),
+        tp.EVS(keep_ratio=0.2),
+        tp.VidCom2(keep_ratio=0.2),
+        tp.DivPrune(keep_ratio=0.2),
+        tp.DyCoke(),
+        tp.AveragePool(),
         STMerge(distance_scale="raw"),
         STMerge(temporal_segment_ratio=1.0),
         UniformSelect(keep=9),

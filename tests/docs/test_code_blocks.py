@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +75,21 @@ def test_shown_commands_exist(page: str, command: str) -> None:
     assert {word.split("=")[0] for word in words if word.startswith("--")} <= known, f"{page}: {command}"
 
 
-def test_every_hook_is_documented() -> None:
-    from tokenprune import hookspecs
-
+@pytest.mark.parametrize("module", ["tokenprune.hookspecs", "tokenprune.bench.hookspecs"])
+def test_every_hook_is_documented(module: str) -> None:
+    hookspecs = import_module(module)
     page = (ROOT / "docs/guides/hooks.md").read_text(encoding="utf-8")
     hooks = [name for name in vars(hookspecs) if name.startswith("tokenprune_")]
-    assert hooks
+    assert len(hooks) > 2
     for name in hooks:
         hook = getattr(hookspecs, name)
         arguments = hook.__code__.co_varnames[: hook.__code__.co_argcount]
         assert f"`{name}({', '.join(arguments)})`" in page, f"docs/guides/hooks.md does not show {name}{arguments}"
+
+
+def test_every_hook_that_is_gone_has_its_line() -> None:
+    from tokenprune.hookspecs import FORMER
+
+    page = (ROOT / "docs/guides/hooks.md").read_text(encoding="utf-8")
+    moving = page.partition("## Moving from 0.1")[2]
+    assert [name for name in FORMER if f"`{name}(" not in moving] == []

@@ -113,6 +113,7 @@ class MergeAndDrop:
 
 ST_MERGE = tp.STMerge(tau=0.6, cluster_ratio=0.5, temporal_segment_ratio=0.5, min_tokens=1)
 SPACED = tp.UniformSelect(keep_ratio=0.5)
+COVER = tp.Cover(keep_ratio=0.4)
 Case = tuple[list[Any], Turn]
 MERGE: Case = ([ST_MERGE], Turn((ST_MERGE,)))
 SELECT: Case = ([tp.AttnPrune(layer=1, keep_ratio=0.4)], Turn(cuts=(Scored(1, 0.4),)))
@@ -125,6 +126,7 @@ AT_LAYER: Case = ([HalveAt(1)], Turn(cuts=(Grouped(1, halved),)))
 CASES: dict[str, Case] = {"merge": MERGE, "select": SELECT, "both": BOTH, "two selectors": TWICE}
 LAYER_CASES: dict[str, Case] = {"merge at a layer": AT_LAYER}
 MORE_CASES: dict[str, Case] = {
+    "cover": ([COVER], Turn((COVER,))),
     "drop": ([SPACED], Turn((SPACED,))),
     "merge and drop": ([MergeAndDrop()], Turn((MergeAndDrop(),))),
     "merge then drop": ([ST_MERGE, SPACED], Turn((ST_MERGE, SPACED))),

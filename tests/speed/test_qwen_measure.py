@@ -21,7 +21,7 @@ import tokenprune as tp
 from tokenprune.errors import InvalidValueError
 from tokenprune.speed.request import SpeedRequest
 from tokenprune.speed.result import SpeedResult, SpeedRow
-from tokenprune_qwen25vl.plugin import tokenprune_speed
+from tokenprune_qwen25vl.bench_plugin import tokenprune_speed
 from tokenprune_qwen25vl.speed import measure as measuring
 from tokenprune_qwen25vl.speed import shapes
 
@@ -228,7 +228,7 @@ def test_the_hook_imports_nothing_heavy() -> None:
     import sys
 
     code = (
-        "import sys; from tokenprune_qwen25vl.plugin import tokenprune_speed; tokenprune_speed().shapes; "
+        "import sys; from tokenprune_qwen25vl.bench_plugin import tokenprune_speed; tokenprune_speed().shapes; "
         "sys.exit('transformers' in sys.modules or 'torchvision' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

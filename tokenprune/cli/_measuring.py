@@ -3,23 +3,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from tokenprune.bench.offers import offers
 from tokenprune.cli import _runner
-from tokenprune.cli._offers import offers
 from tokenprune.errors import InvalidValueError, NoAdapterError
+from tokenprune.loading import Plugin
 from tokenprune.messages import not_one_of
-from tokenprune.plugins import PluginRegistry
 from tokenprune.speed.request import SpeedBench
 
 HOOK = "tokenprune_speed"
 
 
-def find_speed(shape: str | None, model: str | None, registry: PluginRegistry | None = None) -> SpeedBench:
+def find_speed(shape: str | None, model: str | None, plugins: Iterable[Plugin] | None = None) -> SpeedBench:
     """The first adapter, in the order of their names, that measures this shape or this model.
 
     Args:
         shape: one of an adapter's model shapes.
         model: a checkpoint, which the runner of the same plugin, where it has one, must take. Neither: any adapter.
-        registry: default: the installed plugins.
+        plugins: default: those of the group ``tokenprune.bench``.
 
     Raises:
         InvalidValueError: adapters measure, but none has this shape.
@@ -28,7 +30,7 @@ def find_speed(shape: str | None, model: str | None, registry: PluginRegistry | 
     """
     reasons: list[str] = []
     shapes: list[str] = []
-    for plugin, measuring in offers(HOOK, reasons, registry):
+    for plugin, measuring in offers(HOOK, reasons, plugins):
         if shape is not None:
             if shape in measuring.shapes:
                 return measuring

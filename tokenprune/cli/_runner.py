@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-from tokenprune.cli._offers import offers
+from collections.abc import Iterable
+
+from tokenprune.bench.offers import offers
 from tokenprune.errors import NoAdapterError
-from tokenprune.plugins import PluginRegistry
+from tokenprune.loading import Plugin
 from tokenprune.runner import VideoRunner
 
 HOOK = "tokenprune_runner"
 
 
-def find_runner(model: str | None, registry: PluginRegistry | None = None) -> VideoRunner:
+def find_runner(model: str | None, plugins: Iterable[Plugin] | None = None) -> VideoRunner:
     """The first adapter, in the order of their names, that takes this model; None takes any, for its shipped model.
 
     Raises:
@@ -19,7 +21,7 @@ def find_runner(model: str | None, registry: PluginRegistry | None = None) -> Vi
         ModelLoadError: there is no such model.
     """
     reasons: list[str] = []
-    for plugin, runner in offers(HOOK, reasons, registry):
+    for plugin, runner in offers(HOOK, reasons, plugins):
         reason = None if model is None else runner.declines(model)
         if reason is None:
             return runner

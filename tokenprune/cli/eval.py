@@ -136,7 +136,7 @@ def find_benchmark(name: str) -> Benchmark:
     Raises:
         NoAdapterError: none has; the message names the plugins that cannot be used.
     """
-    from tokenprune.cli._offers import offers
+    from tokenprune.bench.offers import offers
 
     reasons: list[str] = []
     for _, offered in offers(HOOK, reasons):

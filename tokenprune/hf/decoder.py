@@ -17,6 +17,7 @@ from tokenprune.errors import UnsupportedModeError
 from tokenprune.hf.cache import PrunableHandle, is_prunable, make_prunable
 from tokenprune.hf.compiled import is_compiling, refuse_compiled, refuse_compiled_around
 from tokenprune.hf.copies import guard_copies
+from tokenprune.hf.encoder import EncoderHooks, VisionEncoder, embedding_dtype
 from tokenprune.hf.forward import PrefillForward
 from tokenprune.hf.guard import guard_generate, refuse_forward, refuse_modules, refuse_training
 from tokenprune.hf.inputs import earlier_slots, open_cache
@@ -25,35 +26,42 @@ from tokenprune.hf.net import VISUAL_INPUTS, Net
 from tokenprune.hf.release import given_cache, require_known, with_cache
 from tokenprune.runtime.carrier import PrefillCarrier
 from tokenprune.runtime.prefill import Prefill
+from tokenprune.runtime.row_signals import Recall, encoder_needs
 
 
 @dataclass(frozen=True, eq=False)
 class HFDecoder:
-    """Where a vision-language model's prefill can be reached (:class:`tokenprune.adapter.DecoderPort`).
+    """Where a vision-language model's prefill can be reached (:class:`tokenprune.adapter.ModelPort`).
 
     Args:
         model: the model with the language head, whose ``generate`` is called.
         prompt: the module whose forward receives ``input_ids``.
         text: the decoder, which receives ``inputs_embeds`` and owns ``layers``.
+        encoder: where the vision encoder can be read; None: operators that need its signals are refused.
     """
 
     model: PreTrainedModel
     prompt: nn.Module
     text: PreTrainedModel
+    encoder: VisionEncoder | None = None
 
     def install(self, carrier: PrefillCarrier) -> Sequence[Removable]:
         refuse_compiled_around(carrier.adapter.model, self.text)
         if len(carrier.pipeline):
             refuse_modules(self.model, self.text)
         require_known(self.text)
-        hooks = _Hooks(self.text, carrier)
+        probe = self._probe(carrier)
+        hooks = _Hooks(self.text, carrier, None if probe is None else probe.recall)
         put: list[Removable] = [hooks]
         try:
             if carrier.pipeline.mass is not None:
                 if carrier.fallback is not None and not carries_mass(self.text):
                     put.append(Fallback(self.text, carrier.fallback))
                 require_carrier(self.text)
-            put += [guard_copies(module, put) for module in dict.fromkeys((self.model, self.prompt, self.text))]
+            hooked = (self.model, self.prompt, self.text, *(() if probe is None else probe.modules))
+            put += [guard_copies(module, put) for module in dict.fromkeys(hooked)]
+            if probe is not None:
+                put += probe.put()
             put.append(self.model.register_forward_pre_hook(hooks.before_model, with_kwargs=True))
             put.append(self.prompt.register_forward_pre_hook(hooks.before_prompt, with_kwargs=True))
             put.append(self.prompt.register_forward_hook(hooks.after_prompt, with_kwargs=True, always_call=True))
@@ -69,13 +77,27 @@ class HFDecoder:
             raise
         return put
 
+    def _probe(self, carrier: PrefillCarrier) -> EncoderHooks | None:
+        """What reads the vision encoder; None where no operator needs it."""
+        needed = encoder_needs(carrier.stages, carrier.given)
+        if not needed:
+            return None
+        if self.encoder is None:
+            name, stage = next(iter(needed.items()))
+            raise UnsupportedModeError(
+                f"{stage.name} needs the signal {name}, but the adapter of {type(self.model).__name__} does not read "
+                f'its vision encoder; give attach(..., signals={{"{name}": f}}), or use another operator'
+            )
+        return EncoderHooks(self.encoder, tuple(needed), embedding_dtype(self.text))
+
 
 class _Hooks:
     """The hooks of one session; what it holds of a forward is gone when that forward ends."""
 
-    def __init__(self, text: PreTrainedModel, carrier: PrefillCarrier) -> None:
+    def __init__(self, text: PreTrainedModel, carrier: PrefillCarrier, recall: Recall | None) -> None:
         self.text = text
         self.carrier = carrier
+        self.recall = recall
         self.net = Net()
         self.input_ids: Tensor | None = None
         self.forward: PrefillForward | None = None
@@ -172,13 +194,13 @@ class _Hooks:
         valid = valid.to(self.input_ids.device)
         earlier = earlier_slots(given_cache(self.text, kwargs), given, past, len(valid))
         prompt = Prompt(self.input_ids, kwargs.get("position_ids"), valid)
-        return self.carrier.begin(prompt, earlier, past)
+        prefill = self.carrier.begin(prompt, earlier, past)
+        if prefill is not None:
+            self.carrier.take_signals(prefill, embeds, self.recall)
+        return prefill
 
     def _prunable(self, cache: object) -> PrunableHandle:
-        handle = self.carrier.prunable(cache)
-        if not isinstance(handle, PrunableHandle):
-            raise UnsupportedModeError("a Hugging Face decoder needs the cache handle of tokenprune.hf.make_prunable")
-        return self._open(handle)
+        return self._open(make_prunable(cache))
 
     def _open(self, handle: PrunableHandle) -> PrunableHandle:
         self.handle = handle

@@ -8,6 +8,7 @@ embeddings and hidden states by MERGE, positions, rotary embeddings and the cach
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from tokenprune.adapter import AttentionReader, Removable
 from tokenprune.hf.cache import PrunableHandle
 from tokenprune.hf.guard import refuse_dropped_cache
 from tokenprune.hf.mass import MassBias, require_carrier, require_room
-from tokenprune.hf.press import Press
+from tokenprune.hf.press import Press, Watch
 from tokenprune.hf.release import causal_mask, given_cache, require_stored
 from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM, Stage
 from tokenprune.runtime.carrier import PrefillCarrier
@@ -171,14 +172,14 @@ class PrefillForward:
             if index >= first:
                 self.hooks.append(layer.register_forward_pre_hook(self._before_layer, with_kwargs=True))
             if index in cuts:
-                before, after = self._around(cuts[index], index)
-                self.hooks.append(layer.register_forward_pre_hook(before, with_kwargs=True))
+                at = _StageAtLayer(self, cuts[index], index)
+                self.hooks.append(layer.register_forward_pre_hook(at.before, with_kwargs=True))
                 # Before the hooks of others, so that what they capture is what the next layer sees.
-                self.hooks.append(layer.register_forward_hook(after, with_kwargs=True, prepend=True))
+                self.hooks.append(layer.register_forward_hook(at.after, with_kwargs=True, prepend=True))
             if self.press is not None and "attention" in self.press.stage.needs:
-                before, after = self.press.around(index, self.carrier.reader(index))
-                self.hooks.append(layer.register_forward_pre_hook(before, with_kwargs=True))
-                self.hooks.append(layer.register_forward_hook(after, with_kwargs=True, prepend=True))
+                watch = Watch(self.press, self.carrier.reader(index), index)
+                self.hooks.append(layer.register_forward_pre_hook(watch.before, with_kwargs=True))
+                self.hooks.append(layer.register_forward_hook(watch.after, with_kwargs=True, prepend=True))
 
     def _before_layer(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -198,32 +199,28 @@ class PrefillForward:
             self.rotary = (rotary, parts)
         return self.rotary[1]
 
-    def _around(self, stage: Stage, index: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """The hooks before and after the layer after which an operator acts."""
+    def before_stage(self, stage: Stage, layer: int) -> None:
+        """Before the layer after which an operator acts: watch what its attention reads, if that will be needed."""
+        asked = self.prefill.rows_for(stage)
+        if any(asked) and "attention" in stage.needs:
+            self.readers[layer] = self.carrier.reader(layer)
+            rows = [places if yes else places[:0] for places, yes in zip(self.state.text_rows, asked)]
+            self.hooks += self.readers[layer].watch(rows)
 
-        def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-            asked = self.prefill.rows_for(stage)
-            if any(asked) and "attention" in stage.needs:
-                self.readers[index] = self.carrier.reader(index)
-                rows = [places if yes else places[:0] for places, yes in zip(self.state.text_rows, asked)]
-                self.hooks += self.readers[index].watch(rows)
-
-        def after(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-            self._layers_ran(index + 1)
-            if not any(self.prefill.rows_for(stage)):
-                self.prefill.note_idle(stage)
-                return None
-            hidden = output if isinstance(output, Tensor) else output[0]
-            attend = None if index not in self.readers else lambda row, places: self._view(stage, index, row, places)
-            step = self.prefill.decide(stage, hidden, attend)
-            self.readers.pop(index, None)
-            if step is None:
-                return None
-            shorter = self._shorten_after(index, hidden, step)
-            self.prefill.ending_now(hidden.device)
-            return shorter if isinstance(output, Tensor) else (shorter, *output[1:])
-
-        return before, after
+    def after_stage(self, stage: Stage, layer: int, hidden: Tensor) -> Tensor | None:
+        """After it: ask the operator, and hand on what stays; None where nothing changes."""
+        self._layers_ran(layer + 1)
+        if not any(self.prefill.rows_for(stage)):
+            self.prefill.note_idle(stage)
+            return None
+        attend = None if layer not in self.readers else lambda row, places: self._view(stage, layer, row, places)
+        step = self.prefill.decide(stage, hidden, attend)
+        self.readers.pop(layer, None)
+        if step is None:
+            return None
+        shorter = self._shorten_after(layer, hidden, step)
+        self.prefill.ending_now(hidden.device)
+        return shorter
 
     def _view(self, stage: Stage, layer: int, row: int, places: Tensor) -> AttentionView:
         """What a layer that has just run attends to, for one row."""
@@ -288,6 +285,25 @@ class PrefillForward:
         for index, slots in enumerate(self.stored):
             handle.layer(index).place(slots.columns, slots.padding_mask, final.mass, self.state.logical_length)
         return final
+
+
+@dataclass(eq=False)
+class _StageAtLayer:
+    """The hooks before and after the layer after which an operator acts."""
+
+    forward: PrefillForward
+    stage: Stage
+    layer: int
+
+    def before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        self.forward.before_stage(self.stage, self.layer)
+
+    def after(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        hidden = output if isinstance(output, Tensor) else output[0]
+        shorter = self.forward.after_stage(self.stage, self.layer, hidden)
+        if shorter is None:
+            return None
+        return shorter if isinstance(output, Tensor) else (shorter, *output[1:])
 
 
 def _cache_bytes(cache: Any) -> CacheBytes:

@@ -39,24 +39,11 @@ class Press:
     prefill: Prefill
     _queries: dict[int, list[tuple[Queries, float]]] = field(default_factory=dict[int, Any])
 
-    def around(self, layer: int, reader: AttentionReader) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """Hooks before and after a layer that keep the text rows' queries, all that is needed beside the cache."""
-        watching: list[Removable] = []
-
-        def before(module: Any, args: Any, kwargs: Any) -> None:
-            asked = self.prefill.rows_for(self.stage)
-            rows = [places if yes else places[:0] for places, yes in zip(self.prefill.state.text_rows, asked)]
-            watching.extend(reader.watch(rows))
-
-        def after(module: Any, args: Any, kwargs: Any, output: Any) -> None:
-            while watching:
-                watching.pop().remove()
-            state = self.prefill.state
-            valid, nothing = state.slots.valid, state.slots.columns.new_zeros(0)
-            views = [reader.view(row, None, valid[row], nothing) for row in range(len(valid))]
-            self._queries[layer] = [(view.read_queries, view.scaling) for view in views]
-
-        return before, after
+    def remember(self, layer: int, reader: AttentionReader) -> None:
+        """Keep the text rows' queries of a layer that has just run: all that is needed beside the cache."""
+        valid, nothing = self.prefill.state.slots.valid, self.prefill.state.slots.columns.new_zeros(0)
+        views = [reader.view(row, None, valid[row], nothing) for row in range(len(valid))]
+        self._queries[layer] = [(view.read_queries, view.scaling) for view in views]
 
     def cut(self, handle: PrunableHandle, final: Slots, layers: int) -> None:
         """Ask the operator about every layer and row, and keep what it names.
@@ -114,6 +101,26 @@ class Press:
         )
         flat = keys.transpose(0, 1).flatten(1)  # (S, kv_heads * head_dim)
         return state.tokens_at(shown, flat[places.to(flat.device)], {"attention": view})
+
+
+@dataclass(eq=False)
+class Watch:
+    """The hooks around one layer of which a press wants the queries."""
+
+    press: Press
+    reader: AttentionReader
+    layer: int
+    _watching: list[Removable] = field(default_factory=list[Removable])
+
+    def before(self, module: Any, args: Any, kwargs: Any) -> None:
+        asked = self.press.prefill.rows_for(self.press.stage)
+        rows = [places if yes else places[:0] for places, yes in zip(self.press.prefill.state.text_rows, asked)]
+        self._watching.extend(self.reader.watch(rows))
+
+    def after(self, module: Any, args: Any, kwargs: Any, output: Any) -> None:
+        while self._watching:
+            self._watching.pop().remove()
+        self.press.remember(self.layer, self.reader)
 
 
 def _take(

@@ -6,26 +6,27 @@ from __future__ import annotations
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from tokenprune.adapter import AttentionReader, Prompt, VisualSpan
+from tokenprune.adapter import AdaptedModel, AttentionReader, Prompt, VisualSpan
 from tokenprune.device import upload
 from tokenprune.errors import TokenPruneWarning, UnsupportedModeError
-from tokenprune.operator import PrunableCache, Stage
+from tokenprune.operator import Stage
 from tokenprune.pipeline import Pipeline
-from tokenprune.plugins import BoundAdapter
 from tokenprune.runtime.entrance import Entrance
 from tokenprune.runtime.log import tell_spans, tell_stages
 from tokenprune.runtime.origins import Origins
 from tokenprune.runtime.prefill import Prefill
 from tokenprune.runtime.report import CacheBytes, LayerLog, Report, make_report
+from tokenprune.runtime.row_signals import Given, Recall, fill_signals
 from tokenprune.runtime.slots import Slots
 from tokenprune.runtime.state import RowState, TokenState
+from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True)
@@ -47,18 +48,20 @@ class PrefillCarrier:
 
     Args:
         pipeline: the operators.
-        adapter: the model's adapter.
+        adapter: the model, with the adapter that accepted it.
         stages: the pipeline's operators at their places in this model.
         fallback: attention backend to switch to where the model's own cannot carry attention mass; None: refuse.
+        given: signals that the caller gives.
         reports: of the last prefills.
         call: what the running ``generate`` knows.
         entrance: lets one thread in at a time.
     """
 
     pipeline: Pipeline
-    adapter: BoundAdapter
+    adapter: AdaptedModel
     stages: list[Stage]
     fallback: str | None = None
+    given: Given = field(default_factory=dict[str, Callable[[VisualTokens], torch.Tensor]])
     reports: deque[Report] = field(default_factory=deque[Report])
     call: Call = field(default_factory=Call)
     _turns: weakref.WeakKeyDictionary[object, Origins] = field(default_factory=weakref.WeakKeyDictionary)
@@ -111,13 +114,21 @@ class PrefillCarrier:
         self._require_readable_keys(earlier)
         return prefill
 
+    def take_signals(self, prefill: Prefill, embeds: torch.Tensor, recall: Recall | None) -> None:
+        """Give a prefill that has just begun the signals that its operators need, if any of them may act.
+
+        Args:
+            prefill: from :meth:`begin`.
+            embeds: ``(B, S, D)`` embeddings of its tokens.
+            recall: finds what the vision encoder has said of features; None: it is not read.
+        """
+        if prefill.may_act():
+            copies = self.call.expanded if len(embeds) % self.call.expanded == 0 else 1
+            fill_signals(prefill, embeds, self.given, recall, copies)
+
     def reader(self, layer: int) -> AttentionReader:
         """A reader of one layer's queries and keys."""
-        return self.adapter.attention_view(layer)
-
-    def prunable(self, cache: object) -> PrunableCache:
-        """The handle that cuts ``cache``."""
-        return self.adapter.cache_layers(cache)
+        return self.adapter.attention(layer)
 
     def finish(self, prefill: Prefill, log: LayerLog, cache: object | None, cache_bytes: CacheBytes | None) -> None:
         """Keep the report of a finished prefill."""
@@ -132,7 +143,7 @@ class PrefillCarrier:
 
     def _spans(self, prompt: Prompt) -> Sequence[Sequence[VisualSpan]]:
         try:
-            return self.adapter.visual_boundaries(prompt)
+            return self.adapter.boundaries(prompt)
         except UnsupportedModeError as error:
             if len(self.pipeline):
                 raise

@@ -17,6 +17,8 @@ from tokenprune.runtime.state import GATHER, MERGE, RowState, Step, TokenState
 from tokenprune.runtime.timing import Moment
 from tokenprune.trace import StepTrace
 
+_READ_THE_TEXT = {"attention", "text"}
+
 Attend = Callable[[int, Tensor], Any]
 """``(row, places) -> AttentionView`` of the layer that has just run, over these slots."""
 
@@ -62,10 +64,10 @@ class Prefill:
         return any(any(self.rows_for(stage)) for stage in self.stages if stage.site in sites)
 
     def require_text_rows(self) -> None:
-        """Raise if a row with visual tokens to be scored by attention has no text after its last visual token."""
+        """Raise if a row with visual tokens to be scored by its text has none after its last visual token."""
         for stage in self.stages:
             for row, asked in enumerate(self.rows_for(stage)):
-                if asked and "attention" in stage.needs and len(self.state.text_rows[row]) == 0:
+                if asked and _READ_THE_TEXT & set(stage.needs) and len(self.state.text_rows[row]) == 0:
                     raise UnsupportedModeError(
                         f"row {row} has no text after its last visual token, so nothing can score its visual tokens; "
                         "put the question after the video"

@@ -19,6 +19,7 @@ from tokenprune.named_pipelines import AnyPipeline, as_pipeline
 from tokenprune.plugins import find_adapter
 from tokenprune.runtime.carrier import PrefillCarrier
 from tokenprune.runtime.report import Report
+from tokenprune.runtime.row_signals import Given, check_given, require_sources
 
 KEEP_REPORTS = 8
 
@@ -38,6 +39,7 @@ class Session:
         pipeline: AnyPipeline,
         keep_reports: int = KEEP_REPORTS,
         fallback: str | None = None,
+        signals: Given | None = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise InvalidValueError(f"model must be a model (torch.nn.Module), got {shown(model)}")
@@ -45,16 +47,19 @@ class Session:
             raise InvalidValueError(f"keep_reports must be a whole number of at least 1, got {shown(keep_reports)}")
         if fallback not in (None, "sdpa"):
             raise InvalidValueError(f'fallback must be "sdpa" or None, got {shown(fallback)}')
+        given = check_given(signals)
         self.pipeline = as_pipeline(pipeline)
         _refuse_wrappers(model)
         adapter = find_adapter(model)
         kept: deque[Report] = deque(maxlen=min(keep_reports, sys.maxsize))
-        self._carrier = PrefillCarrier(self.pipeline, adapter, self.pipeline.stages(adapter.depth), fallback, kept)
+        stages = self.pipeline.stages(adapter.depth)
+        require_sources(stages, given)
+        self._carrier = PrefillCarrier(self.pipeline, adapter, stages, fallback, given, kept)
         self._modules = list(model.modules())
         with _attaching:
             if any(module in _attached for module in self._modules):
                 raise AlreadyAttachedError("this model already has a session; detach it first")
-            self._handles: list[Removable] = list(adapter.decoder().install(self._carrier))
+            self._handles: list[Removable] = list(adapter.port().install(self._carrier))
             _attached.update(self._modules)
 
     @property
@@ -101,7 +106,12 @@ class Session:
 
 
 def attach(
-    model: nn.Module, pipeline: AnyPipeline, *, keep_reports: int = KEEP_REPORTS, fallback: str | None = None
+    model: nn.Module,
+    pipeline: AnyPipeline,
+    *,
+    signals: Given | None = None,
+    keep_reports: int = KEEP_REPORTS,
+    fallback: str | None = None,
 ) -> Session:
     """Attach a pipeline to a model: from now on every prefill that holds visual tokens goes through it.
 
@@ -109,6 +119,9 @@ def attach(
         model: a model that an installed adapter knows, possibly inside a wrapper such as PEFT's.
         pipeline: a :class:`tokenprune.Pipeline`, one operator, a sequence of operators, or the name of a preset; an
             empty pipeline only writes reports.
+        signals: what only the caller knows of visual tokens: the name of a signal (``"relevance"``) -> a function,
+            asked once about each video or image before the first operator, that returns ``(N,)`` numbers, one for each
+            of its :class:`tokenprune.VisualTokens`. What no operator needs is ignored.
         keep_reports: how many reports ``session.reports`` holds, at least 1; older ones are forgotten.
         fallback: ``"sdpa"``: run under that attention backend, where the model's own cannot carry attention mass, and
             restore the model's setting on detaching; None: refuse.
@@ -119,10 +132,12 @@ def attach(
     Raises:
         NoAdapterError: no adapter knows the model.
         AlreadyAttachedError: the model has a session.
-        InvalidValueError: an argument is something else, or a selector's layer lies beyond the model's depth.
-        UnsupportedModeError: the model is compiled or wrapped in a way that cannot be pruned.
+        InvalidValueError: an argument is something else, a selector's layer lies beyond the model's depth, or an
+            operator needs a signal that was not given.
+        UnsupportedModeError: the model is compiled or wrapped in a way that cannot be pruned, or an operator needs a
+            signal of the vision encoder, and the adapter does not read this model's.
     """
-    return Session(model, pipeline, keep_reports, fallback)
+    return Session(model, pipeline, keep_reports, fallback, signals)
 
 
 def _refuse_wrappers(model: nn.Module) -> None:

@@ -20,7 +20,7 @@ from tokenprune.device import upload
 from tokenprune.plan import TokenPlan
 from tokenprune.runtime.mass import with_heirs
 from tokenprune.runtime.slots import Gather, Slots
-from tokenprune.signals import carry_signals
+from tokenprune.signals import RULES, STAYS, carry_signals
 from tokenprune.tokens import TokenSpan, VisualTokens
 from tokenprune.trace import StepTrace
 
@@ -72,7 +72,7 @@ class RowState:
         places: ``(K,)`` slots of the K tokens that are left.
         blocks: ``(K,)`` int64 label of the block each belongs to (a frame, or what a merger left).
         sizes: ``(K,)`` int64 how many original tokens were merged into each.
-        signals: what else is known of them, ``(K, ...)`` each.
+        signals: what else is known of them, ``(K, ...)`` each; the text's embeddings are ``(R, D)``.
         mass: ``(K,)`` fp32 how many tokens each stands for; None where nobody asks.
         entry: ``(K, D)`` features by which a dropped token's heir is found; only with ``mass``.
         steps: per span what each operator changed.
@@ -152,7 +152,10 @@ class RowState:
             TokenSpan(self.spans[i].modality, grid, slice(a, b))
             for i, grid, a, b in zip(shown, grids, edges, edges[1:])
         ]
-        signals = {name: value if index is None else value[index] for name, value in self.signals.items()}
+        signals = {
+            name: value if index is None or RULES[name] == STAYS else value[index]
+            for name, value in self.signals.items()
+        }
         membership, anchors = self._origins(shown)
         return VisualTokens(
             features,

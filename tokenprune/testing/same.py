@@ -101,7 +101,7 @@ def require_json(operator: Operator) -> None:
     from tokenprune.plugins import default_registry
 
     written = json.loads(json.dumps(Pipeline([operator]).to_dict(), allow_nan=False))
-    if any(type(operator) in plugin.operators.values() for plugin in default_registry().plugins):
+    if type(operator) in default_registry().operators.values():
         again = Pipeline.from_dict(written)
         require(
             again == Pipeline([operator]), f"written as JSON and read again, {shown(operator)} became {shown(again)}"

@@ -46,7 +46,7 @@ def reference(
     for t, share in enumerate(shares):
         tokens = list(range(t * places, (t + 1) * places))
         count = round(Fraction(share * dominant, dominant + contextual))
-        count = min(count, share - 1) if share > 1 else share
+        count = min(count, share - 1) if share > 1 else count
         chosen = decide.top(attention, count, among=tokens, scale=largest(attention))
         for token in chosen:
             home[token] = token

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The hooks; importing this module imports nothing heavy."""
+"""The adapter; importing this module imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from importlib.util import find_spec
 
 from torch import nn
 
-from tokenprune import Accepted, AttentionReader, Declined, DecoderPort, Prompt, VisualSpan, hookimpl
-from tokenprune.operator import PrunableCache
+from tokenprune import Accepted, AttentionReader, Declined, ModelAdapter, ModelPort, Prompt, VisualSpan, hookimpl
 
 
 @hookimpl
@@ -18,41 +17,37 @@ def tokenprune_requirements() -> str | None:
 
 
 @hookimpl
-def tokenprune_adapter(model: nn.Module) -> Accepted | Declined:
-    from tokenprune_llava_onevision.models import find_model
-
-    found = find_model(model)
-    return Declined(found) if isinstance(found, str) else Accepted(depth=len(found.model.language_model.layers))
+def tokenprune_model_adapters() -> Sequence[ModelAdapter]:
+    return [LlavaOnevisionAdapter()]
 
 
-@hookimpl
-def tokenprune_decoder(model: nn.Module) -> DecoderPort:
-    from tokenprune.hf import HFDecoder
-    from tokenprune_llava_onevision.models import require_model
+class LlavaOnevisionAdapter:
+    """Answers for LLaVA-OneVision."""
 
-    found = require_model(model)
-    return HFDecoder(model=found, prompt=found.model, text=found.model.language_model)
+    name = "llava_onevision"
 
+    def accepts(self, model: nn.Module) -> Accepted | Declined:
+        from tokenprune_llava_onevision.models import find_model
 
-@hookimpl
-def tokenprune_visual_boundaries(model: nn.Module, prompt: Prompt) -> Sequence[Sequence[VisualSpan]]:
-    from tokenprune_llava_onevision.boundaries import visual_boundaries
-    from tokenprune_llava_onevision.models import require_model
+        found = find_model(model)
+        return Declined(found) if isinstance(found, str) else Accepted(depth=len(found.model.language_model.layers))
 
-    return visual_boundaries(prompt, require_model(model).config)
+    def boundaries(self, model: nn.Module, prompt: Prompt) -> Sequence[Sequence[VisualSpan]]:
+        from tokenprune_llava_onevision.boundaries import visual_boundaries
+        from tokenprune_llava_onevision.models import require_model
 
+        return visual_boundaries(prompt, require_model(model).config)
 
-@hookimpl
-def tokenprune_attention_view(model: nn.Module, layer: int) -> AttentionReader:
-    from tokenprune.hf import ProjectionReader
-    from tokenprune_llava_onevision.models import require_model
+    def attention(self, model: nn.Module, layer: int) -> AttentionReader:
+        from tokenprune.hf import ProjectionReader
+        from tokenprune_llava_onevision.models import require_model
 
-    attention = require_model(model).model.language_model.layers[layer].self_attn
-    return ProjectionReader(attention, attention.q_proj, attention.k_proj, attention.head_dim, attention.scaling)
+        attention = require_model(model).model.language_model.layers[layer].self_attn
+        return ProjectionReader(attention, attention.q_proj, attention.k_proj, attention.head_dim, attention.scaling)
 
+    def port(self, model: nn.Module) -> ModelPort:
+        from tokenprune.hf import HFDecoder
+        from tokenprune_llava_onevision.models import require_model
 
-@hookimpl
-def tokenprune_cache_layers(model: nn.Module, cache: object) -> PrunableCache:
-    from tokenprune.hf import make_prunable
-
-    return make_prunable(cache)
+        found = require_model(model)
+        return HFDecoder(model=found, prompt=found.model, text=found.model.language_model)
