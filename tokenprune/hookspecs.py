@@ -14,10 +14,10 @@ import pluggy
 from torch import nn
 
 from tokenprune.adapter import Accepted, AttentionReader, Declined, DecoderPort, Prompt, VisualSpan
-from tokenprune.benchmark import Benchmark
+from tokenprune.bench.benchmark import Benchmark
+from tokenprune.bench.runner import VideoRunner
+from tokenprune.bench.speed.request import SpeedBench
 from tokenprune.operator import PrunableCache
-from tokenprune.runner import VideoRunner
-from tokenprune.speed.request import SpeedBench
 
 PROJECT = "tokenprune"
 hookspec = pluggy.HookspecMarker(PROJECT)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tokenprune import AttnPrune, Pipeline, STMerge, attach
-from tokenprune.choices import ask_for_letter, named_option
+from tokenprune.bench.choices import ask_for_letter, named_option
 from tokenprune.errors import InvalidValueError
 from tokenprune.runtime.report import Report
 from tokenprune_qwen25vl.chat import Conversation, model_inputs, reading_fit

@@ -14,9 +14,9 @@ from tokenprune.hookspecs import hookimpl
 from tokenprune.operator import PrunableCache
 
 if TYPE_CHECKING:
-    from tokenprune.benchmark import Benchmark
-    from tokenprune.runner import VideoRunner
-    from tokenprune.speed.request import SpeedBench
+    from tokenprune.bench.benchmark import Benchmark
+    from tokenprune.bench.runner import VideoRunner
+    from tokenprune.bench.speed.request import SpeedBench
 
 EXTRA = ("transformers", "accelerate", "torchvision", "av", "PIL")
 

@@ -15,10 +15,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from tokenprune.answers import Answer, ClipQuestion
+from tokenprune.bench.runner import PreparedQuestion
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
 from tokenprune.pipeline import Pipeline
-from tokenprune.runner import Answer, ClipQuestion, PreparedQuestion
 from tokenprune_qwen25vl.assets import demo_clip
 from tokenprune_qwen25vl.chat import Conversation, model_inputs, reading_fit
 from tokenprune_qwen25vl.features import encode, encoded_before, few_pixels
@@ -156,7 +157,7 @@ def _ours(prepared: PreparedQuestion) -> Prepared:
 
 @dataclass(frozen=True)
 class QwenRunner:
-    """The :class:`tokenprune.runner.VideoRunner` of Qwen2.5-VL."""
+    """The :class:`tokenprune.bench.runner.VideoRunner` of Qwen2.5-VL."""
 
     def declines(self, model: str) -> str | None:
         """Why this path or id is no Qwen2.5-VL."""

@@ -16,7 +16,7 @@ pytest.importorskip("torchvision")
 from qwen25vl.tiny import save_tiny
 
 import tokenprune as tp
-from tokenprune.benchmark import FORMAT, VERSION, BenchmarkRequest, BenchmarkResult, Row
+from tokenprune.bench.benchmark import FORMAT, VERSION, BenchmarkRequest, BenchmarkResult, Row
 from tokenprune.errors import InvalidValueError, ModelLoadError
 from tokenprune_qwen25vl.benchmark import WorldBenchmark, world
 from tokenprune_qwen25vl.benchmark.asked import ask_world, normalised

@@ -18,7 +18,7 @@ pytest.importorskip("av")
 from qwen25vl.tiny import save_tiny
 from typer.testing import CliRunner
 
-from tokenprune.benchmark import Share
+from tokenprune.bench.benchmark import Share
 from tokenprune.cli.app import app
 
 BUNNY = Path(__file__).parents[1] / "data" / "bigbuckbunny.mp4"

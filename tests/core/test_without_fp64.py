@@ -11,6 +11,7 @@ from following import WithoutFp64, following_with
 from oracles.clips import structured_clip
 from torch import Tensor
 
+from tokenprune.bench.speed.scoring import AttentionShape, random_view
 from tokenprune.device import where_fp64_is
 from tokenprune.operators.attn_prune import AttnPrune
 from tokenprune.operators.random import RandomSelect
@@ -18,7 +19,6 @@ from tokenprune.operators.st_merge import STMerge
 from tokenprune.operators.uniform import UniformSelect
 from tokenprune.plan import TokenPlan
 from tokenprune.scorers import SCORERS
-from tokenprune.speed.scoring import AttentionShape, random_view
 from tokenprune.testing import seen_by
 from tokenprune.tokens import VisualTokens
 

@@ -17,7 +17,7 @@ pytest.importorskip("av")
 from qwen25vl.tiny import save_tiny, tiny_model, tiny_processor
 
 import tokenprune as tp
-from tokenprune.runner import ClipQuestion
+from tokenprune.answers import ClipQuestion
 from tokenprune_qwen25vl.chat import Conversation, model_inputs
 from tokenprune_qwen25vl.loading import load, why_not
 from tokenprune_qwen25vl.runner import QwenModel, QwenRunner, answer

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from qwen25vl.tiny import tiny_model
 
-from tokenprune.speed.request import SpeedRequest
+from tokenprune.bench.speed.request import SpeedRequest
 from tokenprune_qwen25vl.parts import require_parts
 from tokenprune_qwen25vl.speed.clip import clip_pixels, video_processor
 from tokenprune_qwen25vl.speed.prompt import make_prompt

@@ -15,8 +15,8 @@ pytest.importorskip("av")
 from speed.qwen_bench import bench, first_logits
 
 from tokenprune.adapter import Prompt
+from tokenprune.bench.speed.request import SpeedRequest
 from tokenprune.errors import InvalidValueError
-from tokenprune.speed.request import SpeedRequest
 from tokenprune_qwen25vl.assets import demo_clip
 from tokenprune_qwen25vl.boundaries import visual_boundaries
 from tokenprune_qwen25vl.chat import Conversation, model_inputs

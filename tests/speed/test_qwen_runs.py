@@ -18,9 +18,9 @@ from qwen25vl.tiny import LAYERS
 from speed.qwen_bench import bench, first_logits, hooks_of, model
 
 import tokenprune as tp
+from tokenprune.bench.speed.arithmetic import kv_bytes
 from tokenprune.errors import AlreadyAttachedError
 from tokenprune.plan import TokenPlan
-from tokenprune.speed.arithmetic import kv_bytes
 from tokenprune.tokens import VisualTokens
 from tokenprune_qwen25vl.features import encoded_before
 from tokenprune_qwen25vl.speed.rows import decoder_shape

@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
+from tokenprune.bench.speed.request import SpeedBench
 from tokenprune.cli import _runner
 from tokenprune.cli._offers import offers
 from tokenprune.errors import InvalidValueError, NoAdapterError
 from tokenprune.messages import not_one_of
 from tokenprune.plugins import PluginRegistry
-from tokenprune.speed.request import SpeedBench
 
 HOOK = "tokenprune_speed"
 

@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
+from tokenprune.bench.runner import VideoRunner
 from tokenprune.cli._offers import offers
 from tokenprune.errors import NoAdapterError
 from tokenprune.plugins import PluginRegistry
-from tokenprune.runner import VideoRunner
 
 HOOK = "tokenprune_runner"
 

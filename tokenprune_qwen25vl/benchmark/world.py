@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.benchmark import BenchmarkRequest, BenchmarkResult, Journal, Progress, Row, Share
+from tokenprune.bench.benchmark import BenchmarkRequest, BenchmarkResult, Journal, Progress, Row, Share
 from tokenprune.errors import InvalidValueError, TokenPruneError
 from tokenprune.messages import not_one_of, shown
 from tokenprune_qwen25vl.benchmark.asked import SEEDS_APART, AskedClip, ask_world, normalised
@@ -35,7 +35,7 @@ BLIND = "blind"
 
 @dataclass(frozen=True)
 class WorldBenchmark:
-    """Held-out questions about the small world (a :class:`tokenprune.benchmark.Benchmark`)."""
+    """Held-out questions about the small world (a :class:`tokenprune.bench.benchmark.Benchmark`)."""
 
     @property
     def suites(self) -> Sequence[str]:

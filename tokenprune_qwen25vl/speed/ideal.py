@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from tokenprune.bench.speed.clock import timed
+from tokenprune.bench.speed.figures import Sample
+from tokenprune.bench.speed.memory import PeakMemory
 from tokenprune.hf.release import causal_mask, with_cache
-from tokenprune.speed.clock import timed
-from tokenprune.speed.figures import Sample
-from tokenprune.speed.memory import PeakMemory
 from tokenprune_qwen25vl.parts import Parts
 from tokenprune_qwen25vl.speed.runs import Bench, Facts, Subject, peak_of
 

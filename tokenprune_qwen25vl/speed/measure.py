@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tokenprune.bench.speed.figures import Interleaved, Progress, Sample, interleave
+from tokenprune.bench.speed.machine import describe_machine
+from tokenprune.bench.speed.request import SpeedRequest
+from tokenprune.bench.speed.result import SpeedResult, SpeedRow
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
-from tokenprune.speed.figures import Interleaved, Progress, Sample, interleave
-from tokenprune.speed.machine import describe_machine
-from tokenprune.speed.request import SpeedRequest
-from tokenprune.speed.result import SpeedResult, SpeedRow
 from tokenprune_qwen25vl.loading import device_named, load
 from tokenprune_qwen25vl.parts import Parts, require_parts
 from tokenprune_qwen25vl.speed.clip import clip_pixels, video_processor

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenprune.bench.speed.content import scene_features
+from tokenprune.bench.speed.request import SpeedRequest
 from tokenprune.errors import InvalidValueError
-from tokenprune.speed.content import scene_features
-from tokenprune.speed.request import SpeedRequest
 from tokenprune_qwen25vl.parts import Parts
 
 LEAD = 14
@@ -131,7 +131,7 @@ def random_features(parts: Parts, request: SpeedRequest) -> Tensor:
     """Clips for a model with random weights, of the size of its token embeddings.
 
     What a random tower makes of pixels means nothing: all of it is alike, or none. So the decoder is shown scenes
-    whose redundancy is known (:func:`tokenprune.speed.content.scene_features`).
+    whose redundancy is known (:func:`tokenprune.bench.speed.content.scene_features`).
     """
     embedding = parts.text.get_input_embeddings().weight.detach()
     scale = float(embedding[:4096].float().std())

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tokenprune.speed.arithmetic import DecoderShape, kv_bytes, prefill_flops
-from tokenprune.speed.figures import Figure
-from tokenprune.speed.result import OperatorCost, SpeedRow, Speedup
+from tokenprune.bench.speed.arithmetic import DecoderShape, kv_bytes, prefill_flops
+from tokenprune.bench.speed.figures import Figure
+from tokenprune.bench.speed.result import OperatorCost, SpeedRow, Speedup
 from tokenprune_qwen25vl.speed.runs import Bench, Facts, Subject, operator_seconds
 
 Figures = Mapping[str, Figure]

@@ -12,12 +12,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from tokenprune.bench.speed.clock import timed
+from tokenprune.bench.speed.figures import Sample
+from tokenprune.bench.speed.memory import PeakMemory
+from tokenprune.bench.speed.result import Role
 from tokenprune.errors import UnsupportedModeError
 from tokenprune.pipeline import Pipeline
-from tokenprune.speed.clock import timed
-from tokenprune.speed.figures import Sample
-from tokenprune.speed.memory import PeakMemory
-from tokenprune.speed.result import Role
 from tokenprune_qwen25vl.features import encoded_before
 from tokenprune_qwen25vl.parts import Parts
 from tokenprune_qwen25vl.speed.clock import AnswerClock

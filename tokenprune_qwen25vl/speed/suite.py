@@ -6,15 +6,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tokenprune.speed.figures import Progress
-from tokenprune.speed.request import SpeedRequest
-from tokenprune.speed.result import SpeedResult
+from tokenprune.bench.speed.figures import Progress
+from tokenprune.bench.speed.request import SpeedRequest
+from tokenprune.bench.speed.result import SpeedResult
 from tokenprune_qwen25vl.speed.shapes import SHAPES
 
 
 @dataclass(frozen=True)
 class QwenSpeed:
-    """The :class:`tokenprune.speed.request.SpeedBench` of Qwen2.5-VL."""
+    """The :class:`tokenprune.bench.speed.request.SpeedBench` of Qwen2.5-VL."""
 
     @property
     def shapes(self) -> Sequence[str]:

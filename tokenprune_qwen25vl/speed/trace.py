@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from tokenprune.speed.figures import Sample, interleave
+from tokenprune.bench.speed.figures import Sample, interleave
 
 
 def write_traces(subjects: Mapping[str, Callable[[], Sample]], directory: Path, device: torch.device) -> dict[str, str]:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokenprune.bench.speed.figures import Sample
 from tokenprune.budget import Budget
 from tokenprune.errors import UnsupportedModeError
 from tokenprune.operators.attn_prune import AttnPrune
 from tokenprune.pipeline import Pipeline
-from tokenprune.speed.figures import Sample
 from tokenprune_qwen25vl.parts import Parts
 from tokenprune_qwen25vl.speed.prompt import SpeedPrompt
 from tokenprune_qwen25vl.speed.runs import Bench, Facts, timed_answer

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tokenprune.speed.dispatched import Dispatched
-from tokenprune.speed.figures import Figure
+from tokenprune.bench.speed.dispatched import Dispatched
+from tokenprune.bench.speed.figures import Figure
 
 FORMAT = "tokenprune.speed.operators"
 VERSION = 1
@@ -107,7 +107,7 @@ class OperatorsResult:
 
     Args:
         setting: the request, JSON-ready.
-        machine: :func:`tokenprune.speed.machine.describe_machine`.
+        machine: :func:`tokenprune.bench.speed.machine.describe_machine`.
         cases: one a clip, by rising frames.
         growth: the longest clip over each shorter one.
         unreachable: subject -> reason, of those that ran out of memory.

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 
+from tokenprune.bench.speed.scoring import AttentionShape
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
-from tokenprune.speed.scoring import AttentionShape
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.choices import ask_for_letter, named_option
-from tokenprune.cli._egoschema_files import EgoQuestion, find_video
-from tokenprune.cli._video import damage_of
+from tokenprune.bench.choices import ask_for_letter, named_option
+from tokenprune.bench.egoschema.files import EgoQuestion, find_video
 from tokenprune.errors import VideoError
 
 if TYPE_CHECKING:
-    from tokenprune.cli._results import Results
+    from tokenprune.bench.results import Results
+    from tokenprune.bench.runner import VideoModel
     from tokenprune.pipeline import Pipeline
-    from tokenprune.runner import VideoModel
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,8 @@ class Asker:
 
     def ask(self, question: EgoQuestion) -> dict[str, Any]:
         """The prediction, the answer it was read from, and counts; or the error, where the video cannot be read."""
-        from tokenprune.runner import ClipQuestion
+        from tokenprune.answers import ClipQuestion
+        from tokenprune.bench.runner import damage_of
 
         asked = ask_for_letter(question.question, question.options)
         path = str(find_video(self.videos, question.uid))
@@ -72,7 +72,7 @@ def ask_all(
 
 def summary(entries: Sequence[Mapping[str, Any]], right: Mapping[str, int]) -> dict[str, Any]:
     """Counts; and accuracy over the entries with a known answer, those without a prediction counted as wrong."""
-    from tokenprune.benchmark import Share
+    from tokenprune.bench.benchmark import Share
 
     answered = [entry for entry in entries if "error" not in entry]
     known = [entry for entry in entries if entry["q_uid"] in right]

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenprune.speed.clock import timed
-from tokenprune.speed.content import scene_features
-from tokenprune.speed.dispatched import Dispatched, count_dispatched
-from tokenprune.speed.figures import Figure, Progress, Sample, interleave
-from tokenprune.speed.machine import describe_machine
-from tokenprune.speed.operators_request import OperatorsRequest
-from tokenprune.speed.operators_result import CaseResult, Growth, OperatorsResult, SubjectCost
-from tokenprune.speed.operators_subjects import (
+from tokenprune.bench.speed.clock import timed
+from tokenprune.bench.speed.content import scene_features
+from tokenprune.bench.speed.dispatched import Dispatched, count_dispatched
+from tokenprune.bench.speed.figures import Figure, Progress, Sample, interleave
+from tokenprune.bench.speed.machine import describe_machine
+from tokenprune.bench.speed.operators_request import OperatorsRequest
+from tokenprune.bench.speed.operators_result import CaseResult, Growth, OperatorsResult, SubjectCost
+from tokenprune.bench.speed.operators_subjects import (
     DIRECT,
     FRAME_PAIRS,
     MERGE,

@@ -10,6 +10,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from tokenprune.bench.speed.direct import direct_merge
+from tokenprune.bench.speed.scoring import AttentionShape, random_view
 from tokenprune.cluster import dpc_knn, portion
 from tokenprune.device import where_fp64_is
 from tokenprune.operator import TokenMerger
@@ -19,8 +21,6 @@ from tokenprune.operators.st_merge import STMerge
 from tokenprune.operators.uniform import UniformSelect
 from tokenprune.plan import TokenPlan
 from tokenprune.scorers import SCORERS
-from tokenprune.speed.direct import direct_merge
-from tokenprune.speed.scoring import AttentionShape, random_view
 from tokenprune.tokens import VisualTokens
 from tokenprune.view import AttentionView
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from tokenprune.bench.speed.figures import Progress
+from tokenprune.bench.speed.result import SpeedResult
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
 from tokenprune.pipeline import Pipeline
-from tokenprune.speed.figures import Progress
-from tokenprune.speed.result import SpeedResult
 
 
 @dataclass(frozen=True)

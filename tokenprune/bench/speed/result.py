@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from tokenprune.speed.figures import Figure
+from tokenprune.bench.speed.figures import Figure
 
 FORMAT = "tokenprune.speed"
 VERSION = 1
@@ -120,7 +120,7 @@ class SpeedResult:
 
     Args:
         setting: model, prompt and options, JSON-ready; no path of this machine.
-        machine: :func:`tokenprune.speed.machine.describe_machine`.
+        machine: :func:`tokenprune.bench.speed.machine.describe_machine`.
         vision: quantity -> figure of the vision encoder, the same for all rows: ``seconds``, and
             ``peak_memory_bytes`` where the machine tells.
         rows: the plain model first.

@@ -3,94 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from torch import nn
 
-from tokenprune.errors import VideoError
+from tokenprune.answers import Answer, ClipQuestion, DamageLike
 from tokenprune.pipeline import Pipeline
-from tokenprune.trace import SpanTrace
-
-
-def video_place(video: str | Path, hint: str = "") -> Path:
-    """Where a video lies on this machine; raises :class:`VideoError` for an address, or where nothing is.
-
-    Args:
-        video: its path.
-        hint: added to the message where nothing is.
-    """
-    place = Path(video)
-    if place.exists():
-        return place
-    if str(video).lower().startswith(("http:/", "https:/")):  # a Path has lost the second slash
-        raise VideoError(f"videos are not fetched from the network: download it first and give its path, not {video}")
-    raise VideoError(f"no such video file: {video}{hint}")
-
-
-class ReportLike(Protocol):
-    """What a session measured; see :attr:`Session.report`."""
-
-    @property
-    def spans(self) -> Sequence[Sequence[SpanTrace]]: ...
-
-    def to_dict(self) -> Mapping[str, Any]: ...
-
-
-@dataclass(frozen=True)
-class ClipQuestion:
-    """A question about one video file.
-
-    Args:
-        video: path of the file.
-        question: what is asked.
-        system: system prompt; None is the model's own.
-        frames: frames to sample, evenly spread.
-        fps: or frames a second; where neither is given the adapter's own default.
-        max_pixels: largest frame after resizing, in pixels; None is what the model's processor says.
-        progress: called with (frames read, frames to read) while the video is read.
-    """
-
-    video: str
-    question: str
-    system: str | None = None
-    frames: int | None = None
-    fps: float | None = None
-    max_pixels: int | None = None
-    progress: Callable[[int, int], None] | None = field(default=None, compare=False, repr=False)
-
-
-@dataclass(frozen=True, eq=False)
-class Answer:
-    """A greedy answer, and what it cost.
-
-    Args:
-        text: the answer without special tokens.
-        token_ids: the generated tokens.
-        report: what was pruned; None for the plain model.
-        vision_seconds: time in the vision tower.
-        prefill_seconds: from the start to the first new token, without the vision tower; pruning is part of it.
-        decode_seconds: from the first new token to the last.
-        peak_memory_bytes: most device memory held meanwhile; None where it is not known (CPU).
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    report: ReportLike | None
-    vision_seconds: float
-    prefill_seconds: float
-    decode_seconds: float
-    peak_memory_bytes: int | None
-
-
-class DamageLike(Protocol):
-    """What of a video file could not be read; as a text one plain line."""
-
-    def to_dict(self) -> Mapping[str, Any]: ...
 
 
 class PreparedQuestion(Protocol):
@@ -161,3 +83,8 @@ class VideoRunner(Protocol):
     def unknown_words(self, question: str) -> Sequence[str]:
         """Words of a question that the model it loads for None was not taught to answer; empty where it takes any."""
         ...
+
+
+def damage_of(prepared: PreparedQuestion) -> DamageLike | None:
+    """What of the file was lost; None for a runner that does not say."""
+    return getattr(prepared, "damage", None)
