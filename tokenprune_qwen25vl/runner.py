@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tokenprune.answers import Answer, ClipQuestion
 from tokenprune.bench.runner import PreparedQuestion
+from tokenprune.bench.world.words import unknown_words
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
 from tokenprune.pipeline import Pipeline
@@ -27,7 +28,6 @@ from tokenprune_qwen25vl.loading import load, why_not
 from tokenprune_qwen25vl.parts import require_parts
 from tokenprune_qwen25vl.pictures import pictures_of
 from tokenprune_qwen25vl.video import Damage, load_clip
-from tokenprune_qwen25vl.world.words import unknown_words
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor

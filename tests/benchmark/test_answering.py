@@ -14,10 +14,10 @@ pytest.importorskip("torchvision")
 from qwen25vl.tiny import tiny_model, tiny_processor
 
 import tokenprune as tp
+from tokenprune.bench.world import FPS, HELD_OUT, Clip, sample
 from tokenprune_qwen25vl.benchmark.answering import NEW_TOKENS, SeenClip, answer, see
 from tokenprune_qwen25vl.chat import Conversation, model_inputs
 from tokenprune_qwen25vl.video import VideoClip
-from tokenprune_qwen25vl.world import FPS, HELD_OUT, Clip, sample
 
 BOTH = tp.Pipeline([tp.STMerge(keep_ratio=0.5), tp.AttnPrune(layer=1, keep_ratio=0.5)])
 

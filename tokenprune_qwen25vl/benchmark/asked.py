@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tokenprune.bench.world.clip import HELD_OUT, questions_of
+from tokenprune.bench.world.questions import KINDS, Question
+from tokenprune.bench.world.scene import Scene, sample_scene
 from tokenprune.budget import split_budget
-from tokenprune_qwen25vl.world.clip import HELD_OUT, questions_of
-from tokenprune_qwen25vl.world.questions import KINDS, Question
-from tokenprune_qwen25vl.world.scene import Scene, sample_scene
 
 SEEDS_APART = 1_000_000
 """Clips between the first of one set of questions and the first of the next."""

@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.bench.benchmark import BenchmarkRequest, BenchmarkResult, Journal, Progress, Row, Share
+from tokenprune.bench.world.clip import HELD_OUT
+from tokenprune.bench.world.palette import FPS
+from tokenprune.bench.world.questions import KINDS
+from tokenprune.bench.world.render import render
+from tokenprune.bench.world.scene import WORLD_VERSION
 from tokenprune.errors import InvalidValueError, TokenPruneError
 from tokenprune.messages import not_one_of, shown
 from tokenprune_qwen25vl.benchmark.asked import SEEDS_APART, AskedClip, ask_world, normalised
 from tokenprune_qwen25vl.benchmark.budgets import Decoder
 from tokenprune_qwen25vl.benchmark.entries import Entry, Fixed, Matched, Plain, Suite, matched_to, spending
 from tokenprune_qwen25vl.benchmark.suites import SUITES
-from tokenprune_qwen25vl.world.clip import HELD_OUT
-from tokenprune_qwen25vl.world.palette import FPS
-from tokenprune_qwen25vl.world.questions import KINDS
-from tokenprune_qwen25vl.world.render import render
-from tokenprune_qwen25vl.world.scene import WORLD_VERSION
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokenprune_qwen25vl.training.tokenizer import build_tokenizer
-from tokenprune_qwen25vl.world.palette import FPS, SIZE
+from tiny_qwen_world.tokenizer import build_tokenizer
+from tokenprune.bench.world.palette import FPS, SIZE
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLProcessor

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tokenprune_qwen25vl.world.everyday import NOUNS, PATTERNS, PLACES, PLAIN, SYLLABLES, VERBS
+from tiny_qwen_world.everyday import NOUNS, PATTERNS, PLACES, PLAIN, SYLLABLES, VERBS
 
 NOTE = "I only know my small world of coloured shapes."
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tokenprune_qwen25vl.world.palette import COLOURS, DIRECTIONS, GRID, LETTERS, SHAPES, SLOTS
+from tokenprune.bench.world.palette import COLOURS, DIRECTIONS, GRID, LETTERS, SHAPES, SLOTS
 
 SIZES = {"colour": len(COLOURS) + 1, "shape": len(SHAPES) + 1, "flash": len(COLOURS) + 1, "letter": len(LETTERS) + 1}
 EMPTY_WEIGHT = {"colour": 0.3, "shape": 0.3, "flash": 0.03, "letter": 0.03, "direction": 0.3}

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokenprune_qwen25vl.world.questions import KINDS, Question, ask
-from tokenprune_qwen25vl.world.render import Frames, render
-from tokenprune_qwen25vl.world.scene import Scene, sample_scene
+from tokenprune.bench.world.questions import KINDS, Question, ask
+from tokenprune.bench.world.render import Frames, render
+from tokenprune.bench.world.scene import Scene, sample_scene
 
 HELD_OUT = 1_000_000_000
 """Seeds from here on are never trained on: measure with `HELD_OUT + i`."""

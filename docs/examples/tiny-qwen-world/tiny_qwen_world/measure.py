@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from tokenprune_qwen25vl.training.data import OUTSIDE
-from tokenprune_qwen25vl.training.forward import TrainingForward, to_patches
-from tokenprune_qwen25vl.training.packing import IGNORE, Layout, build_layout, pack
-from tokenprune_qwen25vl.world.clip import HELD_OUT, questions_of
-from tokenprune_qwen25vl.world.outside import NOTE, outside_question
-from tokenprune_qwen25vl.world.questions import KINDS, Question
-from tokenprune_qwen25vl.world.render import render
-from tokenprune_qwen25vl.world.scene import sample_scene
-from tokenprune_qwen25vl.world.video import through_mp4
+from tiny_qwen_world.data import OUTSIDE
+from tiny_qwen_world.forward import TrainingForward, to_patches
+from tiny_qwen_world.outside import NOTE, outside_question
+from tiny_qwen_world.packing import IGNORE, Layout, build_layout, pack
+from tokenprune.bench.world.clip import HELD_OUT, questions_of
+from tokenprune.bench.world.questions import KINDS, Question
+from tokenprune.bench.world.render import render
+from tokenprune.bench.world.scene import sample_scene
+from tokenprune.bench.world.video import through_mp4
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration

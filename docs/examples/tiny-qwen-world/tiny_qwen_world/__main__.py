@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tokenprune_qwen25vl.training --out DIR [--resume]`: trains the shipped checkpoint from nothing."""
+"""`python -m tiny_qwen_world --out DIR [--resume]`: trains the shipped checkpoint from nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 def main() -> None:
     """Reads the command line and trains."""
-    parser = argparse.ArgumentParser(prog="python -m tokenprune_qwen25vl.training", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tiny_qwen_world", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder for state, log and export")
     parser.add_argument("--resume", action="store_true", help="go on from the state in --out")
     parser.add_argument("--device", default="cpu")
@@ -22,10 +22,10 @@ def main() -> None:
 
     import torch
 
-    from tokenprune_qwen25vl.training import store
-    from tokenprune_qwen25vl.training.build import build
-    from tokenprune_qwen25vl.training.loop import Trainer
-    from tokenprune_qwen25vl.training.recipe import RECIPE
+    from tiny_qwen_world import store
+    from tiny_qwen_world.build import build
+    from tiny_qwen_world.loop import Trainer
+    from tiny_qwen_world.recipe import RECIPE
 
     until = time.time() + 60 * args.minutes
     torch.set_num_threads(args.threads)

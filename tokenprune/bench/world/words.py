@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import re
 
-from tokenprune_qwen25vl.world.palette import COLOURS, SHAPES, SIDES
+from tokenprune.bench.world.palette import COLOURS, SHAPES, SIDES
 
 _WRITTEN = (
     "a after are before big color colour cut direction do does first flash flashes going have how in is last letter "
     "many move moves moving object on see shape show side sign small that the there way what where which you"
 )
 WORDS = frozenset(_WRITTEN.split()).union(COLOURS, SHAPES, SIDES)
-"""Every word of every question of `tokenprune_qwen25vl.world.questions`, in small letters."""
+"""Every word of every question of `tokenprune.bench.world.questions`, in small letters."""
 
 _WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 

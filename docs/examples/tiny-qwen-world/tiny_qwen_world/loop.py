@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from tokenprune_qwen25vl.training import store
-from tokenprune_qwen25vl.training.data import Batches
-from tokenprune_qwen25vl.training.forward import TrainingForward
-from tokenprune_qwen25vl.training.heads import DenseHeads
-from tokenprune_qwen25vl.training.recipe import Recipe, Stage
-from tokenprune_qwen25vl.training.step import Step
-from tokenprune_qwen25vl.world.questions import KINDS
+from tiny_qwen_world import store
+from tiny_qwen_world.data import Batches
+from tiny_qwen_world.forward import TrainingForward
+from tiny_qwen_world.heads import DenseHeads
+from tiny_qwen_world.recipe import Recipe, Stage
+from tiny_qwen_world.step import Step
+from tokenprune.bench.world.questions import KINDS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen2_5_VLForConditionalGeneration

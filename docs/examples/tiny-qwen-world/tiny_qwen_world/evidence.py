@@ -6,10 +6,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tokenprune_qwen25vl.world.labels import DenseLabels
-from tokenprune_qwen25vl.world.palette import COLOURS, SIDES
-from tokenprune_qwen25vl.world.questions import Question
-from tokenprune_qwen25vl.world.scene import Scene
+from tiny_qwen_world.labels import DenseLabels
+from tokenprune.bench.world.palette import COLOURS, SIDES
+from tokenprune.bench.world.questions import Question
+from tokenprune.bench.world.scene import Scene
 
 Evidence = npt.NDArray[np.bool_]
 

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from tokenprune_qwen25vl.training.model import WINDOW
-from tokenprune_qwen25vl.training.packing import Layout, row_mask
-from tokenprune_qwen25vl.world.palette import CELL, GRID, SLOT, SLOTS
+from tiny_qwen_world.model import WINDOW
+from tiny_qwen_world.packing import Layout, row_mask
+from tokenprune.bench.world.palette import CELL, GRID, SLOT, SLOTS
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration

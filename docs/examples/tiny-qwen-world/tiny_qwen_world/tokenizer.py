@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tokenprune_qwen25vl.world.outside import NOTE, outside_question
-from tokenprune_qwen25vl.world.palette import COLOURS, DIRECTIONS, LETTERS, SHAPES, SIDES
-from tokenprune_qwen25vl.world.questions import KINDS, ask
-from tokenprune_qwen25vl.world.scene import sample_scene
+from tiny_qwen_world.outside import NOTE, outside_question
+from tokenprune.bench.world.palette import COLOURS, DIRECTIONS, LETTERS, SHAPES, SIDES
+from tokenprune.bench.world.questions import KINDS, ask
+from tokenprune.bench.world.scene import sample_scene
 
 if TYPE_CHECKING:
     from transformers import Qwen2Tokenizer

@@ -11,9 +11,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from tokenprune_qwen25vl.world.clip import Clip
-from tokenprune_qwen25vl.world.palette import FPS
-from tokenprune_qwen25vl.world.render import Frames
+from tokenprune.bench.world.clip import Clip
+from tokenprune.bench.world.palette import FPS
+from tokenprune.bench.world.render import Frames
 
 QUALITY = 18
 """Constant rate factor of H.264: lower is better, 18 is hard to tell from the source."""

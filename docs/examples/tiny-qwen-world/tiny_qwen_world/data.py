@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tokenprune_qwen25vl.training.recipe import Recipe, Stage
-from tokenprune_qwen25vl.world.evidence import Evidence, evidence
-from tokenprune_qwen25vl.world.labels import DenseLabels, dense_labels
-from tokenprune_qwen25vl.world.outside import NOTE, outside_question
-from tokenprune_qwen25vl.world.questions import KINDS, ask
-from tokenprune_qwen25vl.world.render import Frames, render
-from tokenprune_qwen25vl.world.scene import Scene, sample_scene
-from tokenprune_qwen25vl.world.video import through_mp4
+from tiny_qwen_world.evidence import Evidence, evidence
+from tiny_qwen_world.labels import DenseLabels, dense_labels
+from tiny_qwen_world.outside import NOTE, outside_question
+from tiny_qwen_world.recipe import Recipe, Stage
+from tokenprune.bench.world.questions import KINDS, ask
+from tokenprune.bench.world.render import Frames, render
+from tokenprune.bench.world.scene import Scene, sample_scene
+from tokenprune.bench.world.video import through_mp4
 
 OUTSIDE = "outside"
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`python -m tokenprune_qwen25vl.training.card DIR`: measures a checkpoint and writes its model card beside it."""
+"""`python -m tiny_qwen_world.card DIR`: measures a checkpoint and writes its model card beside it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 
 import torch
 
-from tokenprune_qwen25vl.training.data import OUTSIDE
-from tokenprune_qwen25vl.training.measure import Scores, guess_from_text, held_out, measure, outside, overall
-from tokenprune_qwen25vl.training.recipe import RECIPE
-from tokenprune_qwen25vl.training.store import Progress
-from tokenprune_qwen25vl.world.clip import questions_of
-from tokenprune_qwen25vl.world.outside import NOTE
-from tokenprune_qwen25vl.world.questions import KINDS, SMALL_KINDS
-from tokenprune_qwen25vl.world.scene import sample_scene
+from tiny_qwen_world.data import OUTSIDE
+from tiny_qwen_world.measure import Scores, guess_from_text, held_out, measure, outside, overall
+from tiny_qwen_world.outside import NOTE
+from tiny_qwen_world.recipe import RECIPE
+from tiny_qwen_world.store import Progress
+from tokenprune.bench.world.clip import questions_of
+from tokenprune.bench.world.questions import KINDS, SMALL_KINDS
+from tokenprune.bench.world.scene import sample_scene
 
 COLUMNS = ("plain", "from .mp4", "random 25 %", "random 10 %", "another video", "wording only", "chance")
 ASKS = {
@@ -38,7 +38,7 @@ ASKS = {
 
 def main() -> None:
     """Reads the command line, measures, writes `README.md` and `figures.json`."""
-    parser = argparse.ArgumentParser(prog="python -m tokenprune_qwen25vl.training.card", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tiny_qwen_world.card", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--per-kind", type=int, default=100)
     parser.add_argument("--threads", type=int, default=2)
@@ -136,11 +136,11 @@ its world it says "{note}"
 
 ## The world
 
-`tokenprune_qwen25vl.world.sample(seed)`: 2 to 4 objects (4 shapes, 6 colours, 2 sizes), one or two of them moving,
-some hiding others, coming or leaving, on textured ground with sensor noise and slowly changing light; a quarter of the
-clips has a cut. Up to four small **flashes**, each inside one visual token of one time slot (2 frames), and in six of
-ten clips a small **sign** with a letter, likewise. Training seeds lie below 10 000 000, held-out seeds from
-1 000 000 000 on.
+`tokenprune.bench.world.sample(seed)`: 2 to 4 objects (4 shapes, 6 colours, 2 sizes), one or two of them moving, some
+hiding others, coming or leaving, on textured ground with sensor noise and slowly changing light; a quarter of the clips
+has a cut. Up to four small **flashes**, each inside one visual token of one time slot (2 frames), and in six of ten
+clips a small **sign** with a letter, likewise. Training seeds lie below 10 000 000, held-out seeds from 1 000 000 000
+on.
 
 ## Accuracy
 
@@ -155,22 +155,23 @@ Questions from outside the world are answered with the note in {note_share:.1%} 
 
 ## Recipe
 
-`python -m tokenprune_qwen25vl.training --out DIR` (seed {seed}, `--resume` to go on), on two CPU cores under bfloat16
-autocast with float32 weights. All questions about a clip share its cost, yet each is laid out as a prompt of one turn.
-Dense auxiliary labels (what lies under each visual token, where it is, how it moves) help throughout; their heads are
-not part of the model. At first only some visual tokens reach the decoder, small evidence always among them: finding
-one token of forty is learned far sooner than one of three hundred. *words*: weight of a loss that brings the vector of
-a coloured token near the embedding of its colour word. *look*: weight of a loss on where two heads of decoder layers 1
-and 4 (from 0) look: from a question's colour word at tokens of that colour, from its end at what shows the answer.
+`docs/examples/tiny-qwen-world` of the repository: `python -m tiny_qwen_world --out DIR` (seed {seed}, `--resume` to go
+on), on two CPU cores under bfloat16 autocast with float32 weights. All questions about a clip share its cost, yet each
+is laid out as a prompt of one turn. Dense auxiliary labels (what lies under each visual token, where it is, how it
+moves) help throughout; their heads are not part of the model. At first only some visual tokens reach the decoder, small
+evidence always among them: finding one token of forty is learned far sooner than one of three hundred. *words*: weight
+of a loss that brings the vector of a coloured token near the embedding of its colour word. *look*: weight of a loss on
+where two heads of decoder layers 1 and 4 (from 0) look: from a question's colour word at tokens of that colour, from
+its end at what shows the answer.
 
 | stage | steps | clips a step | questions a clip | visual tokens | words | look | learning rate |
 |---|---|---|---|---|---|---|---|
 {stages}
 
-AdamW (0.9, 0.98), decay 0.05 on matrices, clipping at 1. A quarter of the training clips has been through an .mp4
-file. The lengths and rates of the later stages were set while the shipped weights trained, so a new run follows the
-same steps but ends in other weights. `python -m tokenprune_qwen25vl.training.card DIR` measures a checkpoint and
-writes this card.{stopped}
+AdamW (0.9, 0.98), decay 0.05 on matrices, clipping at 1. A quarter of the training clips has been through an .mp4 file.
+The lengths and rates of the later stages were set while the shipped weights trained, so a new run follows the same
+steps but ends in other weights. `python -m tiny_qwen_world.card DIR` measures a checkpoint and writes this
+card.{stopped}
 
 ## Limits
 

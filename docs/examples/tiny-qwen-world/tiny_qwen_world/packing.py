@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tokenprune_qwen25vl.world.palette import COLOURS, GRID, SLOTS
+from tokenprune.bench.world.palette import COLOURS, GRID, SLOTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

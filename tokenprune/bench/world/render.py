@@ -8,7 +8,7 @@ from functools import cache, lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from tokenprune_qwen25vl.world.palette import (
+from tokenprune.bench.world.palette import (
     FRAMES,
     RGB,
     SIGN_RADIUS,
@@ -20,7 +20,7 @@ from tokenprune_qwen25vl.world.palette import (
     letter_mask,
     shape_mask,
 )
-from tokenprune_qwen25vl.world.scene import Scene, Thing
+from tokenprune.bench.world.scene import Scene, Thing
 
 Frames = npt.NDArray[np.uint8]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tokenprune_qwen25vl.world.palette import COLOURS, DIRECTIONS, LETTERS, SHAPES, SIDES
-from tokenprune_qwen25vl.world.scene import Scene, Thing
+from tokenprune.bench.world.palette import COLOURS, DIRECTIONS, LETTERS, SHAPES, SIDES
+from tokenprune.bench.world.scene import Scene, Thing
 
 
 @dataclass(frozen=True)

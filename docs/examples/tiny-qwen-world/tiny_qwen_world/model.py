@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tokenprune_qwen25vl.world.palette import FPS, SLOT
+from tokenprune.bench.world.palette import FPS, SLOT
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen2_5_VLConfig

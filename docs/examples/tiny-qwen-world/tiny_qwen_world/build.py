@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tokenprune_qwen25vl.training.forward import TrainingForward
-from tokenprune_qwen25vl.training.heads import DenseHeads
-from tokenprune_qwen25vl.training.model import WIDTH, build_config
-from tokenprune_qwen25vl.training.packing import build_layout
-from tokenprune_qwen25vl.training.processor import build_processor
+from tiny_qwen_world.forward import TrainingForward
+from tiny_qwen_world.heads import DenseHeads
+from tiny_qwen_world.model import WIDTH, build_config
+from tiny_qwen_world.packing import build_layout
+from tiny_qwen_world.processor import build_processor
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional as F
 
-from tokenprune_qwen25vl.training.data import OUTSIDE, Batch
-from tokenprune_qwen25vl.training.forward import Seen, additive, to_patches
-from tokenprune_qwen25vl.training.packing import IGNORE, Packed, pack, row_mask
-from tokenprune_qwen25vl.training.recipe import Stage
-from tokenprune_qwen25vl.world.evidence import named_colour
-from tokenprune_qwen25vl.world.palette import COLOURS
+from tiny_qwen_world.data import OUTSIDE, Batch
+from tiny_qwen_world.evidence import named_colour
+from tiny_qwen_world.forward import Seen, additive, to_patches
+from tiny_qwen_world.packing import IGNORE, Packed, pack, row_mask
+from tiny_qwen_world.recipe import Stage
+from tokenprune.bench.world.palette import COLOURS
 
 if TYPE_CHECKING:
-    from tokenprune_qwen25vl.training.loop import Trainer
+    from tiny_qwen_world.loop import Trainer
 
 KEEP = 0.98
 """How much of a running accuracy stays at each step."""

@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-from tokenprune_qwen25vl.world.clip import HELD_OUT, Clip, questions_of, sample
-from tokenprune_qwen25vl.world.palette import FPS, FRAMES, SIZE
-from tokenprune_qwen25vl.world.questions import KINDS, SMALL_KINDS, Question
-from tokenprune_qwen25vl.world.scene import Scene, sample_scene
-from tokenprune_qwen25vl.world.video import through_mp4, write_mp4
+from tokenprune.bench.world.clip import HELD_OUT, Clip, questions_of, sample
+from tokenprune.bench.world.palette import FPS, FRAMES, SIZE
+from tokenprune.bench.world.questions import KINDS, SMALL_KINDS, Question
+from tokenprune.bench.world.scene import Scene, sample_scene
+from tokenprune.bench.world.video import through_mp4, write_mp4
 
 __all__ = [
     "FPS",

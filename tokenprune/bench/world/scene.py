@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tokenprune_qwen25vl.world.palette import (
+from tokenprune.bench.world.palette import (
     CELL,
     COLOURS,
     DIRECTIONS,

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tokenprune_qwen25vl.world.palette import CELL, GRID, SIZE, SLOT, SLOTS, shape_mask
-from tokenprune_qwen25vl.world.render import centre
-from tokenprune_qwen25vl.world.scene import Scene, Thing
+from tokenprune.bench.world.palette import CELL, GRID, SIZE, SLOT, SLOTS, shape_mask
+from tokenprune.bench.world.render import centre
+from tokenprune.bench.world.scene import Scene, Thing
 
 IGNORE = -100
 Labels = npt.NDArray[np.int64]
