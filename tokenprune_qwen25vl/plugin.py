@@ -82,13 +82,15 @@ def tokenprune_runner() -> VideoRunner:
 
 @hookimpl
 def tokenprune_benchmarks() -> Mapping[str, Benchmark]:
-    from tokenprune_qwen25vl.benchmark import WorldBenchmark
+    from tokenprune.bench.world_benchmark import WorldBenchmark
+    from tokenprune_qwen25vl.family import QWEN25VL
 
-    return {"world": WorldBenchmark()}
+    return {"world": WorldBenchmark(QWEN25VL)}
 
 
 @hookimpl
 def tokenprune_speed() -> SpeedBench:
-    from tokenprune_qwen25vl.speed.suite import QwenSpeed
+    from tokenprune.bench.model_speed.suite import ModelSpeed
+    from tokenprune_qwen25vl.family import QWEN25VL
 
-    return QwenSpeed()
+    return ModelSpeed(QWEN25VL)

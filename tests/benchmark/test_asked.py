@@ -9,7 +9,7 @@ import pytest
 
 from tokenprune.bench.world.clip import HELD_OUT
 from tokenprune.bench.world.questions import KINDS
-from tokenprune_qwen25vl.benchmark.asked import ask_world, normalised
+from tokenprune.bench.world_benchmark.asked import ask_world, normalised
 
 
 @pytest.mark.parametrize("count", [1, 7, 10, 53])

@@ -126,6 +126,7 @@ def test_no_world_question_is_too_long_for_its_row() -> None:
     pack(tokenizer, [[(outside_question(rng), NOTE) for _ in range(2000)]], RECIPE.outside_row)
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_checkpoint(tmp_path: Path) -> None:
     example = Path(__file__).parents[2] / "docs" / "examples" / "tiny-qwen-world"
     command = [sys.executable, "-m", "tiny_qwen_world", "--out", str(tmp_path), "--eager", "--minutes", "0"]

@@ -18,7 +18,7 @@ def pictures_of(processor: Any, inputs: Mapping[str, Tensor]) -> npt.NDArray[np.
 
     Args:
         processor: the checkpoint's video processor.
-        inputs: what :func:`tokenprune_qwen25vl.chat.model_inputs` made with it.
+        inputs: what :func:`tokenprune.hf.frontend.chat.model_inputs` made with it.
     """
     frames, rows, columns = inputs["video_grid_thw"][0].tolist()
     merge, patch = int(processor.merge_size), int(processor.patch_size)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokenprune_qwen25vl.assets import demo_clip
-from tokenprune_qwen25vl.video import load_clip
+from tokenprune.hf.frontend.video import load_clip
 
 FRAMES = 16
-"""Frames that are read from the demo clip; longer clips show them several times."""
+"""Frames that are read from the file; longer clips show them several times."""
 
 
 def video_processor(vision: Any) -> Any:
@@ -28,18 +28,19 @@ def video_processor(vision: Any) -> Any:
     )
 
 
-def clip_pixels(processor: Any, grid: tuple[int, int, int], batch: int) -> Tensor:
-    """The demo clip as the vision tower takes it: ``(batch * patches, numbers of a patch)``, fp32 on the CPU.
+def clip_pixels(processor: Any, video: Path, grid: tuple[int, int, int], batch: int) -> Tensor:
+    """A video file as the vision tower takes it: ``(batch * patches, numbers of a patch)``, fp32 on the CPU.
 
     Args:
         processor: a Qwen2-VL video processor; its resizing is left out, since the grid is given.
+        video: the file.
         grid: visual tokens ``(T, H, W)`` of each clip.
         batch: clips; each begins at a later frame than the one before.
     """
     steps, rows, columns = grid
     side = int(processor.patch_size) * int(processor.merge_size)
     wanted = steps * int(processor.temporal_patch_size)
-    shown = load_clip(demo_clip(), frames=FRAMES).frames
+    shown = load_clip(video, frames=FRAMES).frames
     places = np.arange(wanted) * len(shown) // wanted
     pixels = []
     for row in range(batch):

@@ -11,7 +11,6 @@ import torch
 
 from tokenprune.errors import InvalidValueError, ModelLoadError
 from tokenprune.messages import not_one_of
-from tokenprune_qwen25vl.loading import dtype_named, first_line
 
 if TYPE_CHECKING:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
@@ -140,7 +139,7 @@ def build(
     Args:
         name: one of :data:`SHAPES`.
         device: where it runs.
-        dtype: one of :data:`tokenprune_qwen25vl.loading.DTYPES`; None and ``auto``: bfloat16, or the shape's
+        dtype: one of :data:`tokenprune.hf.frontend.loading.DTYPES`; None and ``auto``: bfloat16, or the shape's
             ``cpu_dtype`` on a CPU.
         attn: attention implementation; None leaves the library's choice.
 
@@ -148,6 +147,8 @@ def build(
         InvalidValueError: an unknown shape or dtype.
         ModelLoadError: the machine cannot hold it, or has no such attention.
     """
+    from tokenprune.hf.frontend.loading import dtype_named, first_line
+
     shape = shape_named(name)
     kind = None if dtype in (None, "auto") else dtype_named(dtype, device)
     if not isinstance(kind, torch.dtype):

@@ -6,22 +6,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from tokenprune import attach
+from tokenprune.bench.world_benchmark.entries import Positions
+from tokenprune.bench.world_benchmark.positions import renumbered
+from tokenprune.hf.frontend.chat import Conversation, model_inputs
+from tokenprune.hf.frontend.family import Loaded
+from tokenprune.hf.frontend.features import encode, encoded_before, few_pixels
+from tokenprune.hf.frontend.video import VideoClip
 from tokenprune.pipeline import Pipeline
-from tokenprune_qwen25vl.benchmark.entries import Positions
-from tokenprune_qwen25vl.benchmark.positions import renumbered
-from tokenprune_qwen25vl.chat import Conversation, model_inputs
-from tokenprune_qwen25vl.features import encode, encoded_before, few_pixels
-from tokenprune_qwen25vl.parts import require_parts
-from tokenprune_qwen25vl.video import VideoClip
-
-if TYPE_CHECKING:
-    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
 NEW_TOKENS = 4
 """An answer of the world is one token and the end; what is longer is wrong anyway."""
@@ -55,22 +51,20 @@ class Answers:
 
 @torch.inference_mode()
 def see(
-    model: Qwen2_5_VLForConditionalGeneration,
-    processor: Qwen2_5_VLProcessor,
+    loaded: Loaded,
     clip: VideoClip,
     questions: Sequence[str],
 ) -> SeenClip:
     """Prepare a clip and its questions, and run the vision tower on the clip."""
-    batch = model_inputs(processor, [Conversation(question, (clip,)) for question in questions])
-    inputs = {name: value.to(model.device) for name, value in batch.items()}
-    features = encode(model, inputs)
-    inputs["pixel_values_videos"] = few_pixels(require_parts(model).prompt.visual, inputs["pixel_values_videos"])
+    batch = model_inputs(loaded.processor, [Conversation(question, (clip,)) for question in questions])
+    inputs = {name: value.to(loaded.model.device) for name, value in batch.items()}
+    features = encode(loaded.parts.tower, inputs)
+    inputs["pixel_values_videos"] = few_pixels(loaded.parts.tower, inputs["pixel_values_videos"])
     return SeenClip(inputs, features)
 
 
 def answer(
-    model: Qwen2_5_VLForConditionalGeneration,
-    processor: Qwen2_5_VLProcessor,
+    loaded: Loaded,
     clip: SeenClip,
     pipeline: Pipeline | None = None,
     positions: Positions = "anchor",
@@ -78,21 +72,19 @@ def answer(
     """Answer all questions about a clip greedily.
 
     Args:
-        model: the model that has seen the clip.
-        processor: its processor.
+        loaded: the model that has seen the clip.
         clip: from :func:`see`.
         pipeline: attached for this one call; None runs the plain model.
         positions: ``"renumbered"`` for comparison only, and only with a pipeline.
     """
-    parts = require_parts(model)
+    parts = loaded.parts
     rows = len(clip.inputs["input_ids"])
     with ExitStack() as stack:
-        session = None if pipeline is None else stack.enter_context(attach(model, pipeline))
+        session = None if pipeline is None else stack.enter_context(attach(loaded.model, pipeline))
         if positions == "renumbered":
             stack.enter_context(renumbered(parts.text))
-        stack.enter_context(encoded_before(parts.prompt.visual, clip.features.repeat(rows, 1)))
-        runnable: Any = model  # the library types generate by what it can be bound to
-        output = runnable.generate(
+        stack.enter_context(encoded_before(parts.tower, clip.features.repeat(rows, 1)))
+        output = loaded.model.generate(
             **clip.inputs,
             max_new_tokens=NEW_TOKENS,
             do_sample=False,
@@ -103,7 +95,7 @@ def answer(
             top_k=None,
         )
     new = output[:, clip.inputs["input_ids"].shape[1] :]
-    texts = tuple(str(text) for text in processor.tokenizer.batch_decode(new, skip_special_tokens=True))
+    texts = tuple(str(text) for text in loaded.processor.tokenizer.batch_decode(new, skip_special_tokens=True))
     report = None if session is None else session.report
     if report is None:
         return Answers(texts, (1.0,) * rows, (1.0,) * rows)

@@ -17,17 +17,16 @@ from tokenprune.bench.world.palette import FPS
 from tokenprune.bench.world.questions import KINDS
 from tokenprune.bench.world.render import render
 from tokenprune.bench.world.scene import WORLD_VERSION
+from tokenprune.bench.world_benchmark.asked import SEEDS_APART, AskedClip, ask_world, normalised
+from tokenprune.bench.world_benchmark.budgets import Decoder
+from tokenprune.bench.world_benchmark.entries import Entry, Fixed, Matched, Plain, Suite, matched_to, spending
+from tokenprune.bench.world_benchmark.suites import SUITES
 from tokenprune.errors import InvalidValueError, TokenPruneError
 from tokenprune.messages import not_one_of, shown
-from tokenprune_qwen25vl.benchmark.asked import SEEDS_APART, AskedClip, ask_world, normalised
-from tokenprune_qwen25vl.benchmark.budgets import Decoder
-from tokenprune_qwen25vl.benchmark.entries import Entry, Fixed, Matched, Plain, Suite, matched_to, spending
-from tokenprune_qwen25vl.benchmark.suites import SUITES
 
 if TYPE_CHECKING:
-    from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
-
-    from tokenprune_qwen25vl.benchmark.answering import Answers, SeenClip
+    from tokenprune.bench.world_benchmark.answering import Answers, SeenClip
+    from tokenprune.hf.frontend.family import Family, Loaded
 
 PLAIN = "plain"
 BLIND = "blind"
@@ -35,7 +34,11 @@ BLIND = "blind"
 
 @dataclass(frozen=True)
 class WorldBenchmark:
-    """Held-out questions about the small world (a :class:`tokenprune.bench.benchmark.Benchmark`)."""
+    """Held-out questions about the small world, asked of a family's model (a
+    :class:`tokenprune.bench.benchmark.Benchmark`).
+    """
+
+    family: Family
 
     @property
     def suites(self) -> Sequence[str]:
@@ -47,21 +50,22 @@ class WorldBenchmark:
 
         Raises:
             ModelLoadError: the model cannot be loaded.
-            NoAdapterError: it is no Qwen2.5-VL.
+            NoAdapterError: it is none of the family.
             InvalidValueError: an unknown suite, a pipeline named like a row of the benchmark's own, or one that does
                 not fit the model's depth.
             ResultFileError: the journal is of another run.
         """
         if request.suite is not None and request.suite not in SUITES:
             raise InvalidValueError(not_one_of("suite", SUITES, request.suite))
-        from tokenprune_qwen25vl.loading import load
+        from tokenprune.hf.frontend.loading import load
 
-        model, processor = load(request.model, request.device, request.dtype, request.attn)
+        loaded = load(self.family, request.model, request.device, request.dtype, request.attn)
         clips = ask_world(request.questions, request.seed)
-        run = _Run(model, processor)
+        run = _Run(loaded)
         first = run.see(clips[0])
-        run.begin(request, clips, Decoder(len(first.clip.features), model.config.get_text_config().num_hidden_layers))
-        known = {} if journal is None else _known(journal, _setting(request, clips, run))
+        depth = loaded.model.config.get_text_config().num_hidden_layers
+        run.begin(request, clips, Decoder(len(first.clip.features), depth))
+        known = {} if journal is None else _known(journal, _setting(self.family, request, clips, run))
         for done, clip in enumerate(clips):
             progress(done, len(clips))
             if clip.scene.seed in known:
@@ -74,7 +78,7 @@ class WorldBenchmark:
         progress(len(clips), len(clips))
         return BenchmarkResult(
             benchmark="world",
-            setting=_setting(request, clips, run),
+            setting=_setting(self.family, request, clips, run),
             rows=[run.row(entry) for entry in run.suite.entries],
             unreachable=run.suite.unreachable,
             versions=_versions(),
@@ -141,8 +145,7 @@ class _Tally:
 class _Run:
     """One model under examination."""
 
-    model: Qwen2_5_VLForConditionalGeneration
-    processor: Qwen2_5_VLProcessor
+    loaded: Loaded
     suite: Suite = field(default_factory=lambda: Suite(()))
     decoder: Decoder = field(default_factory=lambda: Decoder(1, 1))
     shared_seconds: float = 0.0
@@ -158,12 +161,12 @@ class _Run:
         self.tallies = {entry.name: _Tally() for entry in self.suite.entries}
 
     def see(self, clip: AskedClip) -> _Look:
-        from tokenprune_qwen25vl.benchmark.answering import see
-        from tokenprune_qwen25vl.video import VideoClip
+        from tokenprune.bench.world_benchmark.answering import see
+        from tokenprune.hf.frontend.video import VideoClip
 
         start = time.perf_counter()
         frames = VideoClip.from_frames(render(clip.scene), FPS)
-        seen = see(self.model, self.processor, frames, [question.text for question in clip.questions])
+        seen = see(self.loaded, frames, [question.text for question in clip.questions])
         return _Look(seen, time.perf_counter() - start)
 
     def ask(self, clip: AskedClip, look: _Look) -> dict[str, Any]:
@@ -193,16 +196,16 @@ class _Run:
             tally.add(_Tally(**asked["rows"][name]))
 
     def _answers(self, entry: Entry, seen: SeenClip, spent: Mapping[str, int], seed: int) -> Answers:
-        from tokenprune_qwen25vl.benchmark.answering import answer
+        from tokenprune.bench.world_benchmark.answering import answer
 
         match entry:
             case Plain(sees=sees):
-                return answer(self.model, self.processor, seen if sees else seen.unseen())
+                return answer(self.loaded, seen if sees else seen.unseen())
             case Fixed(pipeline=pipeline, positions=positions):
-                return answer(self.model, self.processor, seen, pipeline, positions)
+                return answer(self.loaded, seen, pipeline, positions)
             case Matched(method=method, to=other):
                 pipeline = spending(method, spent[other], self.decoder.depth, seed)
-                return answer(self.model, self.processor, seen, pipeline)
+                return answer(self.loaded, seen, pipeline)
 
     def row(self, entry: Entry) -> Row:
         """What was counted of an entry."""
@@ -243,15 +246,15 @@ def _notes(entry: Entry) -> dict[str, Any]:
             return {"spends_as": other, "nominal_budget": nominal, "seed": "the clip's"}
 
 
-def _setting(request: BenchmarkRequest, clips: Sequence[AskedClip], run: _Run) -> dict[str, Any]:
+def _setting(family: Family, request: BenchmarkRequest, clips: Sequence[AskedClip], run: _Run) -> dict[str, Any]:
     import torch
 
     return {
         "model": "shipped" if request.model is None else request.model,
-        "weights_sha256": _fingerprint(request.model),
-        "dtype": str(run.model.dtype).removeprefix("torch."),
-        "device": run.model.device.type,
-        "attention": run.model.config._attn_implementation,
+        "weights_sha256": _fingerprint(family, request.model),
+        "dtype": str(run.loaded.model.dtype).removeprefix("torch."),
+        "device": run.loaded.model.device.type,
+        "attention": run.loaded.model.config._attn_implementation,
         "threads": torch.get_num_threads(),
         "suite": request.suite,
         "questions": sum(run.asked.values()),
@@ -266,11 +269,11 @@ def _setting(request: BenchmarkRequest, clips: Sequence[AskedClip], run: _Run) -
     }
 
 
-def _fingerprint(model: str | None) -> str | None:
+def _fingerprint(family: Family, model: str | None) -> str | None:
     """Of the weights, where they are one file on this machine."""
-    from tokenprune_qwen25vl.loading import shipped
+    from tokenprune.hf.frontend.loading import shipped
 
-    weights = (shipped() if model is None else Path(model)) / "model.safetensors"
+    weights = (shipped(family) if model is None else Path(model)) / "model.safetensors"
     if not weights.is_file():
         return None
     digest = hashlib.sha256()

@@ -6,6 +6,6 @@ Nothing heavy is imported before a benchmark is run.
 
 from __future__ import annotations
 
-from tokenprune_qwen25vl.benchmark.world import WorldBenchmark
+from tokenprune.bench.world_benchmark.run import WorldBenchmark
 
 __all__ = ["WorldBenchmark"]

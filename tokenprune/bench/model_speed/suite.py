@@ -5,16 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from tokenprune.bench.model_speed.shapes import SHAPES
 from tokenprune.bench.speed.figures import Progress
 from tokenprune.bench.speed.request import SpeedRequest
 from tokenprune.bench.speed.result import SpeedResult
-from tokenprune_qwen25vl.speed.shapes import SHAPES
+
+if TYPE_CHECKING:
+    from tokenprune.hf.frontend.family import Family
 
 
 @dataclass(frozen=True)
-class QwenSpeed:
-    """The :class:`tokenprune.bench.speed.request.SpeedBench` of Qwen2.5-VL."""
+class ModelSpeed:
+    """The :class:`tokenprune.bench.speed.request.SpeedBench` of a family."""
+
+    family: Family
 
     @property
     def shapes(self) -> Sequence[str]:
@@ -22,7 +28,7 @@ class QwenSpeed:
         return tuple(SHAPES)
 
     def measure(self, request: SpeedRequest, progress: Progress | None = None) -> SpeedResult:
-        """Measure; see :func:`tokenprune_qwen25vl.speed.measure.measure`."""
-        from tokenprune_qwen25vl.speed.measure import measure
+        """Measure; see :func:`tokenprune.bench.model_speed.measure.measure`."""
+        from tokenprune.bench.model_speed.measure import measure
 
-        return measure(request, progress)
+        return measure(self.family, request, progress)

@@ -9,34 +9,35 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tokenprune.bench.model_speed.clip import clip_pixels, video_processor
+from tokenprune.bench.model_speed.ideal import run_ideal
+from tokenprune.bench.model_speed.prompt import make_prompt, random_features, require_room
+from tokenprune.bench.model_speed.rows import Figures, make_row, with_vision
+from tokenprune.bench.model_speed.runs import Bench, Subject, encode_clips, run_pipeline, run_plain, run_vision
+from tokenprune.bench.model_speed.shapes import build
+from tokenprune.bench.model_speed.trace import write_traces
+from tokenprune.bench.model_speed.usual import cuts_of, run_usual
 from tokenprune.bench.speed.figures import Interleaved, Progress, Sample, interleave
 from tokenprune.bench.speed.machine import describe_machine
 from tokenprune.bench.speed.request import SpeedRequest
 from tokenprune.bench.speed.result import SpeedResult, SpeedRow
 from tokenprune.errors import InvalidValueError
+from tokenprune.hf.frontend.family import Family, Parts
+from tokenprune.hf.frontend.loading import device_named, load
 from tokenprune.messages import shown
-from tokenprune_qwen25vl.loading import device_named, load
-from tokenprune_qwen25vl.parts import Parts, require_parts
-from tokenprune_qwen25vl.speed.clip import clip_pixels, video_processor
-from tokenprune_qwen25vl.speed.ideal import run_ideal
-from tokenprune_qwen25vl.speed.prompt import make_prompt, random_features, require_room
-from tokenprune_qwen25vl.speed.rows import Figures, make_row, with_vision
-from tokenprune_qwen25vl.speed.runs import Bench, Subject, encode_clips, run_pipeline, run_plain, run_vision
-from tokenprune_qwen25vl.speed.shapes import build
-from tokenprune_qwen25vl.speed.trace import write_traces
-from tokenprune_qwen25vl.speed.usual import cuts_of, run_usual
 
 VISION = "vision encoder"
 PLAIN = "plain"
 
 
-def measure(request: SpeedRequest, progress: Progress | None = None) -> SpeedResult:
+def measure(family: Family, request: SpeedRequest, progress: Progress | None = None) -> SpeedResult:
     """Measure the plain model, each pipeline, its ideal and its usual way, and the vision encoder, in turn.
 
     Each run generates one answer with the clips encoded already; the encoder does the same for everyone, runs once a
     round, and its time is added to the answers of its round.
 
     Args:
+        family: whose models are measured.
         request: what is to be measured.
         progress: told after each run; traces are not counted.
 
@@ -46,8 +47,8 @@ def measure(request: SpeedRequest, progress: Progress | None = None) -> SpeedRes
         ModelLoadError: the model cannot be loaded or built.
     """
     _check_names(request)
-    loaded = _load(request)
-    bench = _bench(loaded, request)
+    loaded = _load(family, request)
+    bench = _bench(loaded, family.demo(), request)
     subjects = _subjects(bench, request)
     runs: dict[str, Callable[[], Sample]] = {VISION: partial(run_vision, bench)}
     runs.update({subject.name: subject for subject in subjects})
@@ -84,25 +85,25 @@ def _check_names(request: SpeedRequest) -> None:
             raise InvalidValueError(f"a pipeline must not be named like another row, got {shown(name)}")
 
 
-def _load(request: SpeedRequest) -> _Loaded:
+def _load(family: Family, request: SpeedRequest) -> _Loaded:
     device = device_named(request.device)
     if device.type not in ("cpu", "cuda"):
         raise InvalidValueError(f"speed is measured on cpu and cuda, got device {shown(str(device))}")
     if request.shape is not None:
-        parts = require_parts(build(request.shape, device, request.dtype, request.attn))
+        parts = family.parts(build(request.shape, device, request.dtype, request.attn))
         return _Loaded(parts, video_processor(parts.model.config.vision_config), request.shape, True)
-    model, processor = load(request.model, str(device), request.dtype, request.attn)
+    made = load(family, request.model, str(device), request.dtype, request.attn)
     name = "shipped" if request.model is None else request.model
     if Path(name).exists():  # an id stays whole, of a path only the end is anybody's business
         name = Path(name).resolve().name
-    return _Loaded(require_parts(model), processor.video_processor, name, False)
+    return _Loaded(made.parts, made.processor.video_processor, name, False)
 
 
-def _bench(loaded: _Loaded, request: SpeedRequest) -> Bench:
+def _bench(loaded: _Loaded, video: Path, request: SpeedRequest) -> Bench:
     parts = loaded.parts
     require_room(parts, request)
-    tower = parts.prompt.visual
-    pixels = clip_pixels(loaded.processor, request.grid, request.batch).to(tower.dtype)
+    tower = parts.tower
+    pixels = clip_pixels(loaded.processor, video, request.grid, request.batch).to(tower.dtype)
     prompt = make_prompt(parts, request, pixels)
     if loaded.is_random:
         features = random_features(parts, request)

@@ -5,27 +5,21 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from tokenprune_qwen25vl.parts import require_parts
-
-if TYPE_CHECKING:
-    from transformers import Qwen2_5_VLForConditionalGeneration
-
 
 @torch.no_grad()
-def encode(model: Qwen2_5_VLForConditionalGeneration, inputs: Mapping[str, Tensor]) -> Tensor:
+def encode(tower: Any, inputs: Mapping[str, Tensor]) -> Tensor:
     """What the vision tower makes of the first clip of ``inputs``: ``(N, D)``, one row for each visual token.
 
     Args:
-        model: the model whose tower runs.
-        inputs: as :func:`tokenprune_qwen25vl.chat.model_inputs` makes them.
+        tower: the model's vision tower.
+        inputs: as :func:`tokenprune.hf.frontend.chat.model_inputs` makes them.
     """
-    tower = require_parts(model).prompt.visual
     grid = inputs["video_grid_thw"][:1]
     patches = inputs["pixel_values_videos"][: int(grid.prod())]
     return tower(patches.to(tower.device, tower.dtype), grid_thw=grid.to(tower.device)).pooler_output

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from tokenprune.bench.model_speed.runs import Bench, Facts, Subject, peak_of
 from tokenprune.bench.speed.clock import timed
 from tokenprune.bench.speed.figures import Sample
 from tokenprune.bench.speed.memory import PeakMemory
+from tokenprune.hf.frontend.family import Parts
 from tokenprune.hf.release import causal_mask, with_cache
-from tokenprune_qwen25vl.parts import Parts
-from tokenprune_qwen25vl.speed.runs import Bench, Facts, Subject, peak_of
 
 
 @torch.no_grad()

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tokenprune.bench.model_speed.runs import Bench, Facts, Subject, operator_seconds
 from tokenprune.bench.speed.arithmetic import DecoderShape, kv_bytes, prefill_flops
 from tokenprune.bench.speed.figures import Figure
 from tokenprune.bench.speed.result import OperatorCost, SpeedRow, Speedup
-from tokenprune_qwen25vl.speed.runs import Bench, Facts, Subject, operator_seconds
 
 Figures = Mapping[str, Figure]
 

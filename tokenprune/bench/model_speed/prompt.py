@@ -14,7 +14,7 @@ from torch import Tensor
 from tokenprune.bench.speed.content import scene_features
 from tokenprune.bench.speed.request import SpeedRequest
 from tokenprune.errors import InvalidValueError
-from tokenprune_qwen25vl.parts import Parts
+from tokenprune.hf.frontend.family import Parts
 
 LEAD = 14
 """Text tokens before the clip: as many as Qwen's template puts there."""

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokenprune.bench.model_speed.prompt import SpeedPrompt
+from tokenprune.bench.model_speed.runs import Bench, Facts, timed_answer
 from tokenprune.bench.speed.figures import Sample
 from tokenprune.budget import Budget
 from tokenprune.errors import UnsupportedModeError
+from tokenprune.hf.frontend.family import Parts
 from tokenprune.operators.attn_prune import AttnPrune
 from tokenprune.pipeline import Pipeline
-from tokenprune_qwen25vl.parts import Parts
-from tokenprune_qwen25vl.speed.prompt import SpeedPrompt
-from tokenprune_qwen25vl.speed.runs import Bench, Facts, timed_answer
 
 Cut = tuple[int, Budget]
 """After which layer, and how many visual tokens stay."""

@@ -12,16 +12,16 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from tokenprune.bench.model_speed.clock import AnswerClock
+from tokenprune.bench.model_speed.prompt import SpeedPrompt
 from tokenprune.bench.speed.clock import timed
 from tokenprune.bench.speed.figures import Sample
 from tokenprune.bench.speed.memory import PeakMemory
 from tokenprune.bench.speed.result import Role
 from tokenprune.errors import UnsupportedModeError
+from tokenprune.hf.frontend.family import Parts
+from tokenprune.hf.frontend.features import encoded_before
 from tokenprune.pipeline import Pipeline
-from tokenprune_qwen25vl.features import encoded_before
-from tokenprune_qwen25vl.parts import Parts
-from tokenprune_qwen25vl.speed.clock import AnswerClock
-from tokenprune_qwen25vl.speed.prompt import SpeedPrompt
 
 T = TypeVar("T")
 
@@ -97,13 +97,13 @@ class Subject:
 @torch.no_grad()
 def encode_clips(parts: Parts, pixels: Tensor, grid_thw: Tensor) -> Tensor:
     """What the vision tower makes of all clips: ``(B * T*H*W, D)``."""
-    return parts.prompt.visual(pixels, grid_thw=grid_thw).pooler_output
+    return parts.tower(pixels, grid_thw=grid_thw).pooler_output
 
 
 def run_vision(bench: Bench) -> Sample:
     """Encode all clips of the batch."""
     gc.collect()
-    tower = bench.parts.prompt.visual
+    tower = bench.parts.tower
     with PeakMemory(bench.device) as peak:
         pixels = bench.pixels.to(bench.device, tower.dtype)
         _, seconds = timed(bench.device, lambda: encode_clips(bench.parts, pixels, bench.prompt.grid_thw))
@@ -147,7 +147,7 @@ def timed_answer(bench: Bench, way: AbstractContextManager[T]) -> tuple[dict[str
     """
     gc.collect()  # what the run before has left in circles would be in this one's memory
     clock = AnswerClock(bench.device)
-    tower, model = bench.parts.prompt.visual, bench.parts.model
+    tower, model = bench.parts.tower, bench.parts.model
     inputs = bench.prompt.inputs()
     count = bench.new_tokens + 1
     seen, watched = encoded_before(tower, bench.prompt.features), clock.watching(bench.parts)

@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 
+from tokenprune.bench.world_benchmark.budgets import Decoder
+from tokenprune.bench.world_benchmark.entries import METHODS, Entry, Fixed, Matched, Suite, matched_to
 from tokenprune.layers import resolve_layer
 from tokenprune.named_pipelines import LAYER, preset, presets
 from tokenprune.operators.attn_prune import AttnPrune
 from tokenprune.operators.st_merge import STMerge
 from tokenprune.operators.uniform_prune import RandomPrune, UniformPrune
 from tokenprune.pipeline import Pipeline
-from tokenprune_qwen25vl.benchmark.budgets import Decoder
-from tokenprune_qwen25vl.benchmark.entries import METHODS, Entry, Fixed, Matched, Suite, matched_to
 
 PERCENTS = (50, 25, 20, 15, 10)
 KEEP = Fraction(2, 5)

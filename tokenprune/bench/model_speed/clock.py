@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenprune.hf.frontend.family import Parts
 from tokenprune.hf.release import cache_of
 from tokenprune.runtime.timing import Moment
-from tokenprune_qwen25vl.parts import Parts
 
 
 class AnswerClock:
@@ -37,7 +37,7 @@ class AnswerClock:
     @contextmanager
     def watching(self, parts: Parts) -> Generator[None, None, None]:
         """Time these parts. Open it last: what others have hooked to them by then is inside the times."""
-        tower, text = parts.prompt.visual, parts.text
+        tower, text = parts.tower, parts.text
         handles = (
             tower.register_forward_pre_hook(lambda *_: self._note(self._tower), prepend=True),
             tower.register_forward_hook(lambda *_: self._note(self._tower)),
