@@ -83,6 +83,8 @@ class Pipeline:
             _check_operator(place, operator)
         _check_order([o for o in self.operators if not isinstance(o, Schedule)])
         _check_layers([layer_of(o) for o in self.selectors])
+        if len(self.presses) > 1:
+            raise InvalidValueError("a pipeline presses the finished cache once, but several of its operators would")
         if self.mass is not None and self.presses:
             name = type(self.presses[0]).__name__
             raise InvalidValueError(f"{name} cuts each layer's cache by itself, so it cannot be used with mass")

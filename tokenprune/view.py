@@ -25,6 +25,7 @@ class AttentionView:
         valid_keys: ``(L,)`` bool, False for padding.
         scaling: factor of the query-key product, usually ``head_dim ** -0.5``.
         mass: ``(L,)`` fp32, how many tokens each key stands for in the layer's own softmax; None: one each.
+        read_values: ``() -> (kv_heads, L, head_dim)``, where values can be read.
     """
 
     read_queries: Callable[[bool], Tensor]
@@ -34,6 +35,17 @@ class AttentionView:
     valid_keys: Tensor
     scaling: float
     mass: Tensor | None = None
+    read_values: Callable[[], Tensor] | None = None
+
+    def values(self) -> Tensor:
+        """``(kv_heads, L, head_dim)`` values of all keys; only on the finished cache.
+
+        Raises:
+            InvalidValueError: inside the LLM, where they are not captured.
+        """
+        if self.read_values is None:
+            raise InvalidValueError("values can be read on the finished cache only, by an operator after the prefill")
+        return self.read_values()
 
     def queries(self, rotated: bool = True) -> Tensor:
         """``(heads, R, head_dim)`` queries of the text rows, rotated as the layer does, or before RoPE."""

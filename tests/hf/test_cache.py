@@ -89,7 +89,9 @@ def test_a_cut_through_the_protocol_of_the_cache() -> None:
     cache.cut(1, torch.tensor([[0, 1], [4, 5]]), torch.ones(2, 2, dtype=torch.bool))
     assert [layer.stored for layer in cache.layers] == [6, 2, 6]
     assert cache.layers[1].keys[:, 0, :, 0].tolist() == [[0, 1], [1004, 1005]]
-    with pytest.raises(tp.UnsupportedCacheError, match=r"index must be \(B, K\) with B=2 rows and K <= 2"):
+    with pytest.raises(
+        tp.UnsupportedCacheError, match=r"index must be \(B, K\) or \(B, heads, K\) with B=2 and K <= 2"
+    ):
         cache.cut(1, torch.zeros(2, 3, dtype=torch.int64), torch.ones(2, 3, dtype=torch.bool))
     with pytest.raises(tp.UnsupportedCacheError, match="holds nothing yet"):
         PrunableLayer().cut(torch.zeros(1, 1, dtype=torch.int64), None)

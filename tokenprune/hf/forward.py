@@ -8,6 +8,7 @@ embeddings and hidden states by MERGE, positions, rotary embeddings and the cach
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,8 +20,9 @@ from tokenprune.adapter import AttentionReader, Removable
 from tokenprune.hf.cache import PrunableHandle
 from tokenprune.hf.guard import refuse_dropped_cache
 from tokenprune.hf.mass import MassBias, require_carrier, require_room
+from tokenprune.hf.press import Press, Watch
 from tokenprune.hf.release import causal_mask, given_cache, require_stored
-from tokenprune.operator import AFTER_LAYER, BEFORE_LLM, Stage
+from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM, Stage
 from tokenprune.runtime.carrier import PrefillCarrier
 from tokenprune.runtime.log import tell_attention
 from tokenprune.runtime.prefill import Prefill
@@ -68,6 +70,7 @@ class PrefillForward:
         self.log = LayerLog()
         self.shortened = False
         self.readers: dict[int, AttentionReader] = {}
+        self.press: Press | None = None
         self.hooks: list[Removable] = []
 
     def enter(self) -> dict[str, Any]:
@@ -81,7 +84,7 @@ class PrefillForward:
         if self.carrier.pipeline.mass is not None:
             require_carrier(self.text)
         changed = self._act_before_llm()
-        if not self.shortened and not self.prefill.may_act([AFTER_LAYER]):
+        if not self.shortened and not self.prefill.may_act([AFTER_LAYER, AFTER_PREFILL]):
             for stage in self.prefill.stages[len(self.prefill.records) :]:
                 self.prefill.note_idle(stage)
             return self.kwargs
@@ -100,8 +103,12 @@ class PrefillForward:
         if not completed:
             return
         self.log.note(self.prefill, len(self.layers) - len(self.log.tokens))
-        if self.shortened and self.handle is not None:
-            self._settle_cache(self.handle)
+        if self.handle is not None and (self.shortened or self.press is not None):
+            final = self._settle_cache(self.handle)
+            if self.press is not None and any(self.prefill.rows_for(self.press.stage)):
+                self.press.cut(self.handle, final, len(self.layers))
+        for stage in self.prefill.stages[len(self.prefill.records) :]:
+            self.prefill.note_idle(stage)
         cache_bytes = None if self.cache is None else _cache_bytes(self.cache)
         self.carrier.finish(self.prefill, self.log, self.cache, cache_bytes)
 
@@ -158,15 +165,21 @@ class PrefillForward:
 
     def _hook_layers(self) -> None:
         cuts: dict[int, Stage] = {s.layer: s for s in self.prefill.stages if s.layer is not None}
-        first = 0 if self.shortened else min(cuts) + 1
+        first = 0 if self.shortened else min(cuts, default=len(self.layers)) + 1
+        press = next((Press(stage, self.prefill) for stage in self.prefill.at(AFTER_PREFILL)), None)
+        self.press = press if self.cache is not None else None  # without a cache there is nothing to press
         for index, layer in enumerate(self.layers):
             if index >= first:
                 self.hooks.append(layer.register_forward_pre_hook(self._before_layer, with_kwargs=True))
             if index in cuts:
-                before, after = self._around(cuts[index], index)
-                self.hooks.append(layer.register_forward_pre_hook(before, with_kwargs=True))
+                at = _StageAtLayer(self, cuts[index], index)
+                self.hooks.append(layer.register_forward_pre_hook(at.before, with_kwargs=True))
                 # Before the hooks of others, so that what they capture is what the next layer sees.
-                self.hooks.append(layer.register_forward_hook(after, with_kwargs=True, prepend=True))
+                self.hooks.append(layer.register_forward_hook(at.after, with_kwargs=True, prepend=True))
+            if self.press is not None and "attention" in self.press.stage.needs:
+                watch = Watch(self.press, self.carrier.reader(index), index)
+                self.hooks.append(layer.register_forward_pre_hook(watch.before, with_kwargs=True))
+                self.hooks.append(layer.register_forward_hook(watch.after, with_kwargs=True, prepend=True))
 
     def _before_layer(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -186,32 +199,28 @@ class PrefillForward:
             self.rotary = (rotary, parts)
         return self.rotary[1]
 
-    def _around(self, stage: Stage, index: int) -> tuple[Callable[..., Any], Callable[..., Any]]:
-        """The hooks before and after the layer after which an operator acts."""
+    def before_stage(self, stage: Stage, layer: int) -> None:
+        """Before the layer after which an operator acts: watch what its attention reads, if that will be needed."""
+        asked = self.prefill.rows_for(stage)
+        if any(asked) and "attention" in stage.needs:
+            self.readers[layer] = self.carrier.reader(layer)
+            rows = [places if yes else places[:0] for places, yes in zip(self.state.text_rows, asked)]
+            self.hooks += self.readers[layer].watch(rows)
 
-        def before(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-            asked = self.prefill.rows_for(stage)
-            if any(asked) and "attention" in stage.needs:
-                self.readers[index] = self.carrier.reader(index)
-                rows = [places if yes else places[:0] for places, yes in zip(self.state.text_rows, asked)]
-                self.hooks += self.readers[index].watch(rows)
-
-        def after(module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
-            self._layers_ran(index + 1)
-            if not any(self.prefill.rows_for(stage)):
-                self.prefill.note_idle(stage)
-                return None
-            hidden = output if isinstance(output, Tensor) else output[0]
-            attend = None if index not in self.readers else lambda row, places: self._view(stage, index, row, places)
-            step = self.prefill.decide(stage, hidden, attend)
-            self.readers.pop(index, None)
-            if step is None:
-                return None
-            shorter = self._shorten_after(index, hidden, step)
-            self.prefill.ending_now(hidden.device)
-            return shorter if isinstance(output, Tensor) else (shorter, *output[1:])
-
-        return before, after
+    def after_stage(self, stage: Stage, layer: int, hidden: Tensor) -> Tensor | None:
+        """After it: ask the operator, and hand on what stays; None where nothing changes."""
+        self._layers_ran(layer + 1)
+        if not any(self.prefill.rows_for(stage)):
+            self.prefill.note_idle(stage)
+            return None
+        attend = None if layer not in self.readers else lambda row, places: self._view(stage, layer, row, places)
+        step = self.prefill.decide(stage, hidden, attend)
+        self.readers.pop(layer, None)
+        if step is None:
+            return None
+        shorter = self._shorten_after(layer, hidden, step)
+        self.prefill.ending_now(hidden.device)
+        return shorter
 
     def _view(self, stage: Stage, layer: int, row: int, places: Tensor) -> AttentionView:
         """What a layer that has just run attends to, for one row."""
@@ -263,7 +272,7 @@ class PrefillForward:
             if gather is not None:
                 self.handle.layer(index).take(gather.index, left.columns, left.padding_mask)
 
-    def _settle_cache(self, handle: PrunableHandle) -> None:
+    def _settle_cache(self, handle: PrunableHandle) -> Slots:
         """Bring all layers to the same stored tokens and tell them which those are and what they stand for.
 
         Layers before a cut counted its tokens as they were then; later queries count them as they are now.
@@ -272,9 +281,29 @@ class PrefillForward:
         self._cut_cache()
         final = self.state.stored()
         gather = self.state.compact(final)
-        mass = (final if gather is None else final.after(gather)).mass
+        final = final if gather is None else final.after(gather)
         for index, slots in enumerate(self.stored):
-            handle.layer(index).place(slots.columns, slots.padding_mask, mass, self.state.logical_length)
+            handle.layer(index).place(slots.columns, slots.padding_mask, final.mass, self.state.logical_length)
+        return final
+
+
+@dataclass(eq=False)
+class _StageAtLayer:
+    """The hooks before and after the layer after which an operator acts."""
+
+    forward: PrefillForward
+    stage: Stage
+    layer: int
+
+    def before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        self.forward.before_stage(self.stage, self.layer)
+
+    def after(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        hidden = output if isinstance(output, Tensor) else output[0]
+        shorter = self.forward.after_stage(self.stage, self.layer, hidden)
+        if shorter is None:
+            return None
+        return shorter if isinstance(output, Tensor) else (shorter, *output[1:])
 
 
 def _cache_bytes(cache: Any) -> CacheBytes:

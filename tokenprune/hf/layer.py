@@ -123,15 +123,15 @@ class PrunableLayer(DynamicLayer):
         """Keep the slots at ``index`` ``(B, K)``, which hold the logical ``columns`` ``(B, K)``; the mass is as before.
 
         Args:
-            index: slots stored now.
-            columns: the logical column of each.
+            index: slots stored now; ``(B, heads, K)`` where each key-value head keeps its own.
+            columns: the logical column of each (with an index a head: of the first head).
             valid: ``(B, K)`` bool, False at padding; None: no row is padded.
         """
         keys, values = _filled(self)
         slots = index.to(keys.device)
         self._check(slots)
         self.keys, self.values = _gathered(keys, slots), _gathered(values, slots)
-        self.removed += keys.shape[2] - slots.shape[1]
+        self.removed += keys.shape[2] - slots.shape[-1]
         self.columns, self.valid = columns, valid
 
     def place(self, columns: Tensor, valid: Tensor | None, mass: Tensor | None, logical: int) -> None:
@@ -176,9 +176,10 @@ class PrunableLayer(DynamicLayer):
 
     def _check(self, slots: Tensor) -> None:
         rows = _filled(self)[0].shape[0]
-        if slots.ndim != 2 or slots.shape[0] != rows or slots.shape[1] > self.stored:
+        fits = slots.ndim in (2, 3) and slots.shape[0] == rows and slots.shape[-1] <= self.stored
+        if not fits or (slots.ndim == 3 and slots.shape[1] != _filled(self)[0].shape[1]):
             raise UnsupportedCacheError(
-                f"index must be (B, K) with B={rows} rows and K <= {self.stored}, got {tuple(slots.shape)}"
+                f"index must be (B, K) or (B, heads, K) with B={rows} and K <= {self.stored}, got {tuple(slots.shape)}"
             )
 
     def _move_rows(self, move: Any) -> None:
@@ -204,7 +205,9 @@ def _filled(layer: DynamicLayer) -> tuple[Tensor, Tensor]:
 
 
 def _gathered(stored: Tensor, slots: Tensor) -> Tensor:
-    """The entries of ``stored`` ``(B, heads, S, D)`` at ``slots`` ``(B, K)``."""
+    """The entries of ``stored`` ``(B, heads, S, D)`` at ``slots`` ``(B, K)`` or ``(B, heads, K)``."""
+    if slots.ndim == 3:
+        return stored.gather(2, slots.unsqueeze(-1).expand(-1, -1, -1, stored.shape[3]))
     if len(slots) == 1:  # whole rows are copied, no index an element
         return stored.index_select(2, slots[0])
     return stored.gather(2, slots[:, None, :, None].expand(-1, stored.shape[1], -1, stored.shape[3]))

@@ -39,11 +39,13 @@ class Prefill:
     Args:
         stages: the pipeline's operators at their places.
         state: its tokens.
+        pressed: per row how many visual tokens each layer and head of the cache keeps after a press; None without one.
     """
 
     stages: Sequence[Stage]
     state: TokenState
     records: list[StageRecord] = field(default_factory=list[StageRecord])
+    pressed: list[int] | None = None
 
     def at(self, site: str, layer: int | None = None) -> list[Stage]:
         """The operators that act at a site (after this layer), in order."""
@@ -97,6 +99,27 @@ class Prefill:
         end = Moment.now(hidden.device)
         self.records.append(StageRecord(stage, before, self.state.visual_counts(), begin, end))
         return step
+
+    @property
+    def visual_left(self) -> list[int]:
+        """Visual tokens of each row that a layer of the cache stores in the end."""
+        return self.state.visual_counts() if self.pressed is None else self.pressed
+
+    def press(self, stage: Stage, counts: list[int], union: Sequence[Tensor]) -> None:
+        """Record a press: ``counts`` of each row's tokens are kept in each layer and head, ``union`` in any of them."""
+        before, now = self.state.visual_counts(), Moment.now(self.state.slots.columns.device)
+        self.pressed = counts
+        plans = [TokenPlan.keeping(kept.nonzero().squeeze(1), len(kept)) for kept in union]
+        for row, plan in zip(self.state.rows, plans):
+            for number, part in enumerate(plan.split(row.counts) if row.spans else []):
+                _trace(stage, row, number, part)
+        if any(not plan.is_identity for plan in plans):
+            left = [
+                [p.kept for p in plan.split(row.counts)] if row.spans else []
+                for row, plan in zip(self.state.rows, plans)
+            ]
+            self.state.step(plans, left)
+        self.records.append(StageRecord(stage, before, counts, now, now))
 
     def note_idle(self, stage: Stage) -> None:
         """Record that an operator had nothing to do."""

@@ -47,6 +47,7 @@ class Report:
     _final: Slots
     _state_rows: list[RowState]
     _origins: Origins
+    _pressed: list[int] | None = None
 
     @cached_property
     def stages(self) -> list[dict[str, Any]]:
@@ -127,6 +128,7 @@ class Report:
             "kv_bytes_unpruned": self.kv_bytes_unpruned,
             "compression_ratio": self.compression_ratio,
             "expanded": self.expanded,
+            **({} if self._pressed is None else {"kept_per_head": self._pressed}),
         }
 
     def _rows(self, counts: list[int]) -> list[int]:
@@ -179,11 +181,12 @@ def make_report(
         layer_tokens=[tokens[::expanded] for tokens in log.tokens],
         expanded=expanded,
         cache=cache,
-        _visual_left=[row[::expanded] for row in [*log.visual, state.visual_counts()]],
+        _visual_left=[row[::expanded] for row in [*log.visual, prefill.visual_left]],
         _records=prefill.records,
         _final=final,
         _state_rows=state.rows,
         _origins=Origins.of(state.rows[::expanded], first_passed, state.first_column, earlier),
+        _pressed=None if prefill.pressed is None else prefill.pressed[::expanded],
     )
 
 

@@ -141,6 +141,11 @@ class RowState:
         """
         index = self.index(shown)
         places = self.places if index is None else self.places[index]
+        return self.tokens_at(shown, features[places.to(features.device)], more)
+
+    def tokens_at(self, shown: Sequence[int], features: Tensor, more: Mapping[str, Any]) -> VisualTokens:
+        """The same with the features ``(n, D)`` of just these tokens."""
+        index = self.index(shown)
         grids = [self.spans[i].grid for i in shown]
         edges = list(itertools.accumulate((self.counts[i] for i in shown), initial=0))
         spans = [
@@ -150,7 +155,7 @@ class RowState:
         signals = {name: value if index is None else value[index] for name, value in self.signals.items()}
         membership, anchors = self._origins(shown)
         return VisualTokens(
-            features[places.to(features.device)],
+            features,
             grids[0] if len(grids) == 1 else (sum(len(self.spans[i].columns) for i in shown), 1, 1),
             self.sizes if index is None else self.sizes[index],
             membership,
