@@ -19,9 +19,9 @@ from torch.utils._pytree import tree_leaves
 
 import tokenprune.device
 from tokenprune import grid
+from tokenprune.bench.speed.dispatched import WAITS
 from tokenprune.operators import st_blocks, st_merge
 from tokenprune.runtime import carrier, state
-from tokenprune.speed.dispatched import WAITS
 
 
 class Followed(TorchDispatchMode):

@@ -1,11 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writing result files: whole or not at all."""
+"""Files: where a video lies, and writing results whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import uuid
 from pathlib import Path
+
+from tokenprune.errors import VideoError
+
+
+def video_place(video: str | Path, hint: str = "") -> Path:
+    """Where a video lies on this machine; raises :class:`VideoError` for an address, or where nothing is.
+
+    Args:
+        video: its path.
+        hint: added to the message where nothing is.
+    """
+    place = Path(video)
+    if place.exists():
+        return place
+    if str(video).lower().startswith(("http:/", "https:/")):  # a Path has lost the second slash
+        raise VideoError(f"videos are not fetched from the network: download it first and give its path, not {video}")
+    raise VideoError(f"no such video file: {video}{hint}")
 
 
 def write_text(path: str | Path, text: str) -> None:

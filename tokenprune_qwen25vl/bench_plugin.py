@@ -10,9 +10,9 @@ from tokenprune.hookspecs import hookimpl
 from tokenprune_qwen25vl.plugin import tokenprune_requirements as tokenprune_requirements
 
 if TYPE_CHECKING:
-    from tokenprune.benchmark import Benchmark
-    from tokenprune.runner import VideoRunner
-    from tokenprune.speed.request import SpeedBench
+    from tokenprune.bench.benchmark import Benchmark
+    from tokenprune.bench.runner import VideoRunner
+    from tokenprune.bench.speed.request import SpeedBench
 
 
 @hookimpl
@@ -24,13 +24,15 @@ def tokenprune_runner() -> VideoRunner:
 
 @hookimpl
 def tokenprune_benchmarks() -> Mapping[str, Benchmark]:
-    from tokenprune_qwen25vl.benchmark import WorldBenchmark
+    from tokenprune.bench.world_benchmark import WorldBenchmark
+    from tokenprune_qwen25vl.family import QWEN25VL
 
-    return {"world": WorldBenchmark()}
+    return {"world": WorldBenchmark(QWEN25VL)}
 
 
 @hookimpl
 def tokenprune_speed() -> SpeedBench:
-    from tokenprune_qwen25vl.speed.suite import QwenSpeed
+    from tokenprune.bench.model_speed.suite import ModelSpeed
+    from tokenprune_qwen25vl.family import QWEN25VL
 
-    return QwenSpeed()
+    return ModelSpeed(QWEN25VL)

@@ -12,18 +12,19 @@ import torch
 from torch import Tensor
 
 from tokenprune import AttnPrune, Pipeline, STMerge, attach
-from tokenprune.choices import ask_for_letter, named_option
+from tokenprune.bench.choices import ask_for_letter, named_option
 from tokenprune.errors import InvalidValueError
+from tokenprune.hf.frontend.answering import check_new_tokens
+from tokenprune.hf.frontend.features import encode, encoded_before, few_pixels
+from tokenprune.hf.frontend.verbose import logged
 from tokenprune.runtime.report import Report
 from tokenprune.signals import OF_THE_ENCODER
 from tokenprune_qwen25vl.chat import Conversation, model_inputs, reading_fit
-from tokenprune_qwen25vl.features import encode, encoded_before, few_pixels
 from tokenprune_qwen25vl.loading import load
 from tokenprune_qwen25vl.outputs import Comparison, PruneVidOutput
 from tokenprune_qwen25vl.parts import require_parts
-from tokenprune_qwen25vl.runner import answer, check_new_tokens
+from tokenprune_qwen25vl.runner import answer
 from tokenprune_qwen25vl.sampling import GREEDY, Sampling
-from tokenprune_qwen25vl.verbose import logged
 from tokenprune_qwen25vl.video import VideoClip, load_clip
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class Qwen25VLPruneVid:
         clip, features = self._look(video_path, frames, fps, max_pixels)
         conversations = [Conversation(question, (clip,), system) for question in questions]
         inputs = model_inputs(self.processor, conversations, max_pixels)
-        tower = require_parts(self.model).prompt.visual
+        tower = require_parts(self.model).tower
         inputs["pixel_values_videos"] = few_pixels(tower, inputs["pixel_values_videos"])
         moved: dict[str, Any] = {name: value.to(self.model.device) for name, value in inputs.items()}
         runnable: Any = self.model  # the library types generate by what it can be bound to
@@ -235,7 +236,7 @@ class Qwen25VLPruneVid:
         if self._seen is None or self._seen[0] != look:
             clip = load_clip(place, frames=frames, fps=fps, fit=reading_fit(self.processor, max_pixels))
             inputs = model_inputs(self.processor, [Conversation("?", (clip,))], max_pixels)
-            self._seen = (look, clip, encode(self.model, inputs, self._encoder_needs))
+            self._seen = (look, clip, encode(require_parts(self.model), inputs, self._encoder_needs))
         return self._seen[1], self._seen[2]
 
     def _outputs(self, new: Tensor, report: Report | None) -> list[PruneVidOutput]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from tokenprune.runner import Answer
+from tokenprune.answers import Answer
 from tokenprune.runtime.report import Report
 
 

@@ -3,9 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 from torch import nn
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
     Qwen2_5_VLForConditionalGeneration,
@@ -15,15 +12,8 @@ from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
 
 from tokenprune.errors import UnsupportedModeError
 from tokenprune.hf import known_module, only_module
-
-
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """A Qwen2.5-VL: the model with the language head, the module that joins vision and text, and the decoder."""
-
-    model: Qwen2_5_VLForConditionalGeneration
-    prompt: Qwen2_5_VLModel
-    text: Any  # Qwen2_5_VLTextModel; its stubs hide `layers`
+from tokenprune.hf.frontend.family import Parts
+from tokenprune_qwen25vl.vision import vision_encoder
 
 
 def find_parts(model: nn.Module) -> Parts | str:
@@ -35,7 +25,7 @@ def find_parts(model: nn.Module) -> Parts | str:
         return _why_not(model)
     if "sliding_attention" in (text.config.layer_types or ()):
         return "the decoder has sliding-window layers, whose cache cannot be cut"
-    return Parts(head, prompt, text)
+    return Parts(head, prompt, text, prompt.visual, vision_encoder(prompt.visual))
 
 
 def require_parts(model: nn.Module) -> Parts:
@@ -45,7 +35,7 @@ def require_parts(model: nn.Module) -> Parts:
     text = known_module(model, Qwen2_5_VLTextModel)
     if head is None or prompt is None or text is None:
         raise UnsupportedModeError(f"{type(model).__name__} is no Qwen2.5-VL that the adapter accepts")
-    return Parts(head, prompt, text)
+    return Parts(head, prompt, text, prompt.visual, vision_encoder(prompt.visual))
 
 
 def _why_not(model: nn.Module) -> str:

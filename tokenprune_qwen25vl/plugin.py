@@ -55,7 +55,6 @@ class Qwen25VLAdapter:
     def port(self, model: nn.Module) -> ModelPort:
         from tokenprune.hf import HFDecoder
         from tokenprune_qwen25vl.parts import require_parts
-        from tokenprune_qwen25vl.vision import vision_encoder
 
         parts = require_parts(model)
-        return HFDecoder(parts.model, parts.prompt, parts.text, vision_encoder(parts))
+        return HFDecoder(parts.model, parts.prompt, parts.text, parts.encoder)

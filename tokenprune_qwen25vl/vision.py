@@ -10,12 +10,10 @@ import torch
 from torch import Tensor
 
 from tokenprune.hf.encoder import Grid, VisionEncoder
-from tokenprune_qwen25vl.parts import Parts
 
 
-def vision_encoder(parts: Parts) -> VisionEncoder | None:
+def vision_encoder(tower: Any) -> VisionEncoder | None:
     """The tower and the attention of its last block that sees whole frames; None where it has no such block."""
-    tower: Any = parts.prompt.visual
     whole = [index for index in tower.fullatt_block_indexes if index < len(tower.blocks)]
     if not whole:
         return None

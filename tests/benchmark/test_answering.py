@@ -14,12 +14,18 @@ pytest.importorskip("torchvision")
 from qwen25vl.tiny import tiny_model, tiny_processor
 
 import tokenprune as tp
-from tokenprune_qwen25vl.benchmark.answering import NEW_TOKENS, SeenClip, answer, see
+from tokenprune.bench.world import FPS, HELD_OUT, Clip, sample
+from tokenprune.bench.world_benchmark.answering import NEW_TOKENS, SeenClip, answer, see
+from tokenprune.hf.frontend.family import Loaded
 from tokenprune_qwen25vl.chat import Conversation, model_inputs
+from tokenprune_qwen25vl.parts import require_parts
 from tokenprune_qwen25vl.video import VideoClip
-from tokenprune_qwen25vl.world import FPS, HELD_OUT, Clip, sample
 
 BOTH = tp.Pipeline([tp.STMerge(keep_ratio=0.5), tp.AttnPrune(layer=1, keep_ratio=0.5)])
+
+
+def loaded(model: Any) -> Loaded:
+    return Loaded(model, tiny_processor(), require_parts(model))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +40,7 @@ def clip() -> Clip:
 
 @pytest.fixture(scope="module")
 def seen(model: Any, clip: Clip) -> SeenClip:
-    return see(model, tiny_processor(), as_video(clip), [question.text for question in clip.questions])
+    return see(loaded(model), as_video(clip), [question.text for question in clip.questions])
 
 
 def as_video(clip: Clip) -> VideoClip:
@@ -45,7 +51,7 @@ def as_video(clip: Clip) -> VideoClip:
 def test_the_same_answers_as_one_by_one_with_all_pixels(
     model: Any, clip: Clip, seen: SeenClip, pipeline: tp.Pipeline | None
 ) -> None:
-    answers = answer(model, tiny_processor(), seen, pipeline)
+    answers = answer(loaded(model), seen, pipeline)
     assert len(set(answers.texts)) > 1  # or this model could not tell
     for question, text in zip(clip.questions, answers.texts):
         inputs: dict[str, Any] = model_inputs(tiny_processor(), [Conversation(question.text, (as_video(clip),))])
@@ -59,10 +65,10 @@ def test_the_clip_is_looked_at_once(model: Any, clip: Clip) -> None:
     patches: list[int] = []
     handle = model.model.visual.register_forward_pre_hook(lambda module, args: patches.append(len(args[0])))
     try:
-        seen = see(model, tiny_processor(), as_video(clip), ["What?", "And what else?"])
+        seen = see(loaded(model), as_video(clip), ["What?", "And what else?"])
         whole = patches.pop()
-        answer(model, tiny_processor(), seen)
-        answer(model, tiny_processor(), seen, BOTH)
+        answer(loaded(model), seen)
+        answer(loaded(model), seen, BOTH)
     finally:
         handle.remove()
     assert whole == 4 * len(seen.features)
@@ -70,15 +76,15 @@ def test_the_clip_is_looked_at_once(model: Any, clip: Clip) -> None:
 
 
 def test_nothing_is_left_on_the_model(model: Any, seen: SeenClip) -> None:
-    before = answer(model, tiny_processor(), seen)
-    answer(model, tiny_processor(), seen, BOTH, "renumbered")
+    before = answer(loaded(model), seen)
+    answer(loaded(model), seen, BOTH, "renumbered")
     hooks = [h for m in model.modules() for h in (*m._forward_hooks.values(), *m._forward_pre_hooks.values())]
     assert hooks == []
-    assert answer(model, tiny_processor(), seen) == before
+    assert answer(loaded(model), seen) == before
 
 
 def test_unseen_is_another_clip(model: Any, seen: SeenClip) -> None:
-    blind, sighted = (answer(model, tiny_processor(), shown).texts for shown in (seen.unseen(), seen))
+    blind, sighted = (answer(loaded(model), shown).texts for shown in (seen.unseen(), seen))
     assert blind != sighted
     assert not seen.unseen().features.any()
 
@@ -88,7 +94,7 @@ def test_budgets_are_those_of_the_report(model: Any, seen: SeenClip) -> None:
     first = -(-tokens // 2)
     second = -(-first // 2)
     budget = (2 * first + 2 * second) / (4 * tokens)
-    answers = answer(model, tiny_processor(), seen, BOTH)
+    answers = answer(loaded(model), seen, BOTH)
     assert answers.budgets == pytest.approx([budget] * rows)
     assert answers.retained == pytest.approx([second / tokens] * rows)
 
@@ -101,7 +107,7 @@ def test_renumbered_prompts_are_counted_without_gaps(model: Any, seen: SeenClip)
         with_kwargs=True,
     )
     try:
-        answer(model, tiny_processor(), seen, tp.Pipeline([tp.STMerge(keep_ratio=0.25)]), "renumbered")
+        answer(loaded(model), seen, tp.Pipeline([tp.STMerge(keep_ratio=0.25)]), "renumbered")
     finally:
         handle.remove()
     prompt, *decoded = given

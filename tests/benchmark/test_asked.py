@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from tokenprune_qwen25vl.benchmark.asked import ask_world, normalised
-from tokenprune_qwen25vl.world.clip import HELD_OUT
-from tokenprune_qwen25vl.world.questions import KINDS
+from tokenprune.bench.world.clip import HELD_OUT
+from tokenprune.bench.world.questions import KINDS
+from tokenprune.bench.world_benchmark.asked import ask_world, normalised
 
 
 @pytest.mark.parametrize("count", [1, 7, 10, 53])

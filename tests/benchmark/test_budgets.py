@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 pytest.importorskip("transformers")
 
-from tokenprune_qwen25vl.benchmark.budgets import Decoder
-from tokenprune_qwen25vl.benchmark.entries import METHODS, Fixed, Matched, Method, spending
-from tokenprune_qwen25vl.benchmark.suites import SUITES
+from tokenprune.bench.world_benchmark.budgets import Decoder
+from tokenprune.bench.world_benchmark.entries import METHODS, Fixed, Matched, Method, spending
+from tokenprune.bench.world_benchmark.suites import SUITES
 
 decoders = st.builds(Decoder, tokens=st.integers(1, 400), depth=st.integers(2, 36))
 ratios = st.fractions(Fraction(1, 100), 1, max_denominator=100)

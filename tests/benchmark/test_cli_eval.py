@@ -17,9 +17,9 @@ from qwen25vl.tiny import save_tiny
 from typer.testing import CliRunner
 
 import tokenprune as tp
+from tokenprune.bench.world_benchmark import run as world
 from tokenprune.cli.app import app
 from tokenprune.cli.eval import find_benchmark
-from tokenprune_qwen25vl.benchmark import world
 
 Run = Callable[..., Any]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokenprune.benchmark import Z_95, BenchmarkRequest, Share
+from tokenprune.bench.benchmark import Z_95, BenchmarkRequest, Share
 from tokenprune.errors import InvalidValueError
 
 

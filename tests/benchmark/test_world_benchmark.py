@@ -16,10 +16,12 @@ pytest.importorskip("torchvision")
 from qwen25vl.tiny import save_tiny
 
 import tokenprune as tp
-from tokenprune.benchmark import FORMAT, VERSION, BenchmarkRequest, BenchmarkResult, Row
+from tokenprune.bench.benchmark import FORMAT, VERSION, BenchmarkRequest, BenchmarkResult, Row
+from tokenprune.bench.world_benchmark import WorldBenchmark
+from tokenprune.bench.world_benchmark import run as world
+from tokenprune.bench.world_benchmark.asked import ask_world, normalised
 from tokenprune.errors import InvalidValueError, ModelLoadError
-from tokenprune_qwen25vl.benchmark import WorldBenchmark, world
-from tokenprune_qwen25vl.benchmark.asked import ask_world, normalised
+from tokenprune_qwen25vl.family import QWEN25VL
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def measure(checkpoint: Path, **asked: Any) -> BenchmarkResult:
-    return WorldBenchmark().run(BenchmarkRequest(model=str(checkpoint), **asked), lambda done, total: None)
+    return WorldBenchmark(QWEN25VL).run(BenchmarkRequest(model=str(checkpoint), **asked), lambda done, total: None)
 
 
 def by_name(result: BenchmarkResult) -> dict[str, Row]:
@@ -118,12 +120,12 @@ def test_the_long_suites_run(checkpoint: Path, suite: str) -> None:
 
 def test_right_answers_are_counted(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model that answers every second question rightly, in other letters, and the others wrongly."""
-    from tokenprune_qwen25vl.benchmark import answering
+    from tokenprune.bench.world_benchmark import answering
 
     asked = iter(ask_world(8))
     expected = Counter[str]()
 
-    def oracle(model: Any, processor: Any, clip: Any, pipeline: Any = None, positions: str = "anchor") -> Any:
+    def oracle(loaded: Any, clip: Any, pipeline: Any = None, positions: str = "anchor") -> Any:
         questions = next(asked).questions
         right = [place % 2 == 0 for place in range(len(questions))]
         expected.update(question.kind for question, yes in zip(questions, right) if yes)
@@ -143,7 +145,7 @@ def test_counts_that_depend_on_the_question_cannot_be_compared() -> None:
 
 def test_progress_ends_at_the_end(checkpoint: Path) -> None:
     steps: list[tuple[int, int]] = []
-    WorldBenchmark().run(
+    WorldBenchmark(QWEN25VL).run(
         BenchmarkRequest(model=str(checkpoint), questions=12), lambda done, total: steps.append((done, total))
     )
     total = steps[0][1]

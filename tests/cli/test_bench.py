@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 
 import tokenprune as tp
 from tokenprune.bench import hookspecs, offers
+from tokenprune.bench.speed.figures import Figure
+from tokenprune.bench.speed.request import SpeedRequest
+from tokenprune.bench.speed.result import OperatorCost, SpeedResult, SpeedRow, Speedup
 from tokenprune.cli._measuring import find_speed
 from tokenprune.cli.app import app
 from tokenprune.loading import Plugin, PluginGroup, PluginInfo
-from tokenprune.speed.figures import Figure
-from tokenprune.speed.request import SpeedRequest
-from tokenprune.speed.result import OperatorCost, SpeedResult, SpeedRow, Speedup
 
 Run = Callable[..., Any]
 

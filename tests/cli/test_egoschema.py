@@ -18,7 +18,7 @@ pytest.importorskip("av")
 from qwen25vl.tiny import save_tiny
 from typer.testing import CliRunner
 
-from tokenprune.benchmark import Share
+from tokenprune.bench.benchmark import Share
 from tokenprune.cli.app import app
 
 BUNNY = Path(__file__).parents[1] / "data" / "bigbuckbunny.mp4"
@@ -64,10 +64,10 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The questions a model was asked that answers B, D, something else, B, D, ..."""
     from dataclasses import replace
 
-    from tokenprune_qwen25vl.runner import QwenModel
+    from tokenprune.hf.frontend.runner import FamilyModel
 
     asked: list[str] = []
-    prepare, answer = QwenModel.prepare, QwenModel.answer
+    prepare, answer = FamilyModel.prepare, FamilyModel.answer
 
     def noted(self: Any, question: Any) -> Any:
         prepared = prepare(self, question)
@@ -78,8 +78,8 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         texts = {UIDS[0]: "B", UIDS[1]: "The answer is D.", UIDS[2]: "I cannot tell"}
         return replace(answer(self, prepared, pipeline, 1), text=texts.get(asked[-1], "C does thing number 4."))
 
-    monkeypatch.setattr(QwenModel, "prepare", noted)
-    monkeypatch.setattr(QwenModel, "answer", scripted)
+    monkeypatch.setattr(FamilyModel, "prepare", noted)
+    monkeypatch.setattr(FamilyModel, "answer", scripted)
     return asked
 
 
@@ -124,17 +124,17 @@ def test_without_answers_and_with_a_subset(run: Run, said: list[str]) -> None:
 
 
 def test_interrupted_and_resumed(run: Run, said: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from tokenprune_qwen25vl.runner import QwenModel
+    from tokenprune.hf.frontend.runner import FamilyModel
 
     with monkeypatch.context() as patch:
-        scripted = QwenModel.answer
+        scripted = FamilyModel.answer
 
         def interrupting(self: Any, prepared: Any, pipeline: Any, max_new_tokens: int) -> Any:
             if said[-1] == UIDS[2]:
                 raise KeyboardInterrupt
             return scripted(self, prepared, pipeline, max_new_tokens)
 
-        patch.setattr(QwenModel, "answer", interrupting)
+        patch.setattr(FamilyModel, "answer", interrupting)
         outcome = run("--answers", "answers.json")
     assert outcome.exit_code == 130
     kept = json.loads(Path("egoschema_results.json").read_text())

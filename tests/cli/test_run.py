@@ -303,8 +303,8 @@ def test_missing_weights_are_not_made_up(run: Run, checkpoint: Path, tmp_path: P
 
 
 def test_the_shipped_model_says_so(run: Run, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokenprune_qwen25vl.loading.shipped_checkpoint", lambda: checkpoint)
-    monkeypatch.setattr("tokenprune_qwen25vl.runner.demo_clip", lambda: BUNNY)
+    monkeypatch.setattr("tokenprune_qwen25vl.family.shipped_checkpoint", lambda: checkpoint)
+    monkeypatch.setattr("tokenprune_qwen25vl.family.demo_clip", lambda: BUNNY)
     outcome = run("--json", video="demo", model=None)
     result = result_of(outcome)
     assert (result["model"], result["video"]) == ("shipped", "demo")
@@ -315,7 +315,7 @@ def test_an_installation_without_weights(run: Run, monkeypatch: pytest.MonkeyPat
     def missing() -> Path:
         raise FileNotFoundError("no shipped weights")
 
-    monkeypatch.setattr("tokenprune_qwen25vl.loading.shipped_checkpoint", missing)
+    monkeypatch.setattr("tokenprune_qwen25vl.family.shipped_checkpoint", missing)
     outcome = run(model=None)
     assert outcome.exit_code == 1
     assert outcome.stderr.splitlines()[1:] == ["tokenprune: no shipped weights, or name a model"]

@@ -47,17 +47,17 @@ def run(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ru
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Pipelines that were asked for a whole answer; warm-ups are one token long."""
-    from tokenprune_qwen25vl.runner import QwenModel
+    from tokenprune.hf.frontend.runner import FamilyModel
 
     asked: list[Any] = []
-    plain = QwenModel.answer
+    plain = FamilyModel.answer
 
     def watched(self: Any, prepared: Any, pipeline: Any, max_new_tokens: int) -> Any:
         if max_new_tokens > 1:
             asked.append(pipeline)
         return plain(self, prepared, pipeline, max_new_tokens)
 
-    monkeypatch.setattr(QwenModel, "answer", watched)
+    monkeypatch.setattr(FamilyModel, "answer", watched)
     return asked
 
 
@@ -142,20 +142,20 @@ def test_the_video_is_decoded_and_encoded_once(run: Run, monkeypatch: pytest.Mon
 def test_interrupted_and_resumed(
     run: Run, answers: list[Any], monkeypatch: pytest.MonkeyPatch, interrupted_at: int
 ) -> None:
-    from tokenprune_qwen25vl.runner import QwenModel
+    from tokenprune.hf.frontend.runner import FamilyModel
 
     whole = without_seconds(results_of(run(*SMALL, "--out", "whole.json"), Path("whole.json")))
     complete = list(answers)
     answers.clear()
     with monkeypatch.context() as patch:
-        watched = QwenModel.answer
+        watched = FamilyModel.answer
 
         def interrupting(self: Any, prepared: Any, pipeline: Any, max_new_tokens: int) -> Any:
             if len(answers) == interrupted_at:
                 raise KeyboardInterrupt
             return watched(self, prepared, pipeline, max_new_tokens)
 
-        patch.setattr(QwenModel, "answer", interrupting)
+        patch.setattr(FamilyModel, "answer", interrupting)
         outcome = run(*SMALL)
     assert outcome.exit_code == 130
     assert "interrupted" in outcome.stderr

@@ -47,8 +47,10 @@ import importlib, pkgutil, torch, tokenprune as tp
 for name in set(tp.__all__) - {HUGGING_FACE!r}:
     assert getattr(tp, name) is not None, name
 for module in pkgutil.walk_packages(tp.__path__, "tokenprune."):
-    if module.name.split(".")[1] not in ("hf", "cli", "testing"):
+    if module.name.split(".")[1] not in ("hf", "cli", "testing", "bench"):
         importlib.import_module(module.name)
+for name in ("benchmark", "choices", "egoschema.asking", "results", "runner", "speed.operators", "speed.request"):
+    importlib.import_module("tokenprune.bench." + name)
 tokens = tp.VisualTokens(torch.randn(4 * 2 * 2, 8), grid=(4, 2, 2))
 merged = tp.STMerge(tau=0.8).plan(tokens).apply(tokens)
 assert sum(map(len, merged.sources)) == 16

@@ -11,10 +11,10 @@ import torch
 from following import following_with
 from oracles.clips import structured_clip
 
+from tokenprune.bench.speed.scoring import AttentionShape, random_view
 from tokenprune.operators.attn_prune import AttnPrune
 from tokenprune.operators.st_merge import STMerge
 from tokenprune.scorers import SCORERS
-from tokenprune.speed.scoring import AttentionShape, random_view
 from tokenprune.testing import seen_by
 from tokenprune.tokens import VisualTokens
 

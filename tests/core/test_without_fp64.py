@@ -12,6 +12,7 @@ from oracles.clips import structured_clip
 from torch import Tensor
 
 import tokenprune as tp
+from tokenprune.bench.speed.scoring import AttentionShape, random_view
 from tokenprune.device import where_fp64_is
 from tokenprune.operators.attn_prune import AttnPrune
 from tokenprune.operators.random import RandomSelect
@@ -19,7 +20,6 @@ from tokenprune.operators.st_merge import STMerge
 from tokenprune.operators.uniform import UniformSelect
 from tokenprune.plan import TokenPlan
 from tokenprune.scorers import SCORERS
-from tokenprune.speed.scoring import AttentionShape, random_view
 from tokenprune.testing import seen_by
 from tokenprune.tokens import VisualTokens
 

@@ -30,8 +30,8 @@ from tokenprune.hf import encoded
 from tokenprune.hf import encoder as module
 from tokenprune.hf.encoded import names_of, recall
 from tokenprune.hf.encoder import reading
+from tokenprune.hf.frontend.features import encode, encoded_before, few_pixels
 from tokenprune.signals import OF_THE_ENCODER
-from tokenprune_qwen25vl.features import encode, encoded_before, few_pixels
 from tokenprune_qwen25vl.parts import require_parts
 from tokenprune_qwen25vl.vision import vision_encoder, window_order
 
@@ -289,7 +289,7 @@ def test_a_clip_that_was_encoded_before(attached_first: bool) -> None:
     model, given = shared_model(), prompt([[3, Clip(3, 2, 3), 4]])
     truth = features_of(model, given)["video"][0]
     inputs = given.inputs()
-    features = encode(model, inputs)
+    features = encode(require_parts(model), inputs)
     tower = model.model.visual
     twice = given.repeated(2).inputs()
     twice["pixel_values_videos"] = few_pixels(tower, inputs["pixel_values_videos"])
@@ -305,11 +305,11 @@ def test_a_clip_that_was_encoded_before(attached_first: bool) -> None:
 
 def test_signals_live_as_long_as_the_features_that_were_encoded() -> None:
     model, inputs = tiny_model(), prompt([[3, Clip(3, 2, 3), 4]]).inputs()
-    features = encode(model, inputs)
+    features = encode(require_parts(model), inputs)
     same = features.clone()
     assert set(recall(model.model.visual, [same])[0]) == set(OF_THE_ENCODER)
     del features
-    encode(model, inputs, ())
+    encode(require_parts(model), inputs, ())
     with reading(encoder_of(model), ("encoder_pooled",), torch.float32):
         other = run_tower(model, GRIDS)
     assert not recall(model.model.visual, [same])[0]
@@ -319,7 +319,7 @@ def test_signals_live_as_long_as_the_features_that_were_encoded() -> None:
 def test_features_from_elsewhere_are_refused_before_the_decoder_runs() -> None:
     model, given = tiny_model(), prompt([[3, Clip(3, 2, 3), 4]])
     inputs = given.inputs()
-    features = encode(model, inputs, needs=("encoder_keys",))
+    features = encode(require_parts(model), inputs, needs=("encoder_keys",))
     tower = model.model.visual
     inputs["pixel_values_videos"] = few_pixels(tower, inputs["pixel_values_videos"])
     layers: list[nn.Module] = []

@@ -17,10 +17,13 @@ pytest.importorskip("av")
 from qwen25vl.tiny import save_tiny, tiny_model, tiny_processor
 
 import tokenprune as tp
-from tokenprune.runner import ClipQuestion
+from tokenprune.answers import ClipQuestion
+from tokenprune.hf.frontend.family import Loaded
+from tokenprune.hf.frontend.runner import FamilyModel
 from tokenprune_qwen25vl.chat import Conversation, model_inputs
 from tokenprune_qwen25vl.loading import load, why_not
-from tokenprune_qwen25vl.runner import QwenModel, QwenRunner, answer
+from tokenprune_qwen25vl.parts import require_parts
+from tokenprune_qwen25vl.runner import QwenRunner, answer
 from tokenprune_qwen25vl.video import load_clip
 
 BUNNY = Path(__file__).parents[1] / "data" / "bigbuckbunny.mp4"
@@ -134,7 +137,7 @@ def test_the_runner_answers_from_a_file(tmp_path: Path) -> None:
 
 
 def test_a_clip_encoded_before_answers_the_same(model: Any) -> None:
-    loaded = QwenModel(model, tiny_processor())
+    loaded = FamilyModel(Loaded(model, tiny_processor(), require_parts(model)))
     prepared = loaded.prepare(ClipQuestion(str(BUNNY), "What?", frames=6))
     encoded = loaded.encoded(prepared)
     looks: list[int] = []

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from qwen25vl.tiny import tiny_model
 
-from tokenprune.speed.request import SpeedRequest
+from tokenprune.bench.model_speed.clip import clip_pixels, video_processor
+from tokenprune.bench.model_speed.prompt import make_prompt
+from tokenprune.bench.model_speed.runs import Bench, encode_clips
+from tokenprune.bench.speed.request import SpeedRequest
+from tokenprune_qwen25vl.assets import demo_clip
 from tokenprune_qwen25vl.parts import require_parts
-from tokenprune_qwen25vl.speed.clip import clip_pixels, video_processor
-from tokenprune_qwen25vl.speed.prompt import make_prompt
-from tokenprune_qwen25vl.speed.runs import Bench, encode_clips
 
 
 @lru_cache
@@ -27,7 +28,7 @@ def model(attention: str = "sdpa") -> Any:
 def bench(batch: int = 1, new_tokens: int = 3, text: int = 4, attention: str = "sdpa") -> Bench:
     parts = require_parts(model(attention))
     request = SpeedRequest({}, grid=(3, 2, 3), text=text, batch=batch, new_tokens=new_tokens)
-    pixels = clip_pixels(video_processor(parts.model.config.vision_config), request.grid, batch)
+    pixels = clip_pixels(video_processor(parts.model.config.vision_config), demo_clip(), request.grid, batch)
     prompt = make_prompt(parts, request, pixels)
     features = encode_clips(parts, pixels, prompt.grid_thw)
     noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(5))
@@ -36,9 +37,9 @@ def bench(batch: int = 1, new_tokens: int = 3, text: int = 4, attention: str = "
 
 def first_logits(of: Bench, **more: Any) -> torch.Tensor:
     """``(B, vocabulary)`` after the prompt, from a forward that encodes nothing."""
-    from tokenprune_qwen25vl.features import encoded_before
+    from tokenprune.hf.frontend.features import encoded_before
 
-    with torch.no_grad(), encoded_before(of.parts.prompt.visual, of.prompt.features):
+    with torch.no_grad(), encoded_before(of.parts.tower, of.prompt.features):
         return of.parts.model(**of.prompt.inputs(), **more).logits[:, -1]
 
 

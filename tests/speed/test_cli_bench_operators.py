@@ -76,7 +76,7 @@ def test_the_direct_implementation_up_to_a_size() -> None:
 def test_bad_usage_is_one_line_before_anything_is_made(
     arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tokenprune.speed import operators
+    from tokenprune.bench.speed import operators
 
     def measured(*_: object) -> None:
         raise AssertionError("nothing may be measured")

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import tokenprune as tp
+from tokenprune.bench.speed.content import scene_features
 from tokenprune.errors import InvalidValueError
-from tokenprune.speed.content import scene_features
 
 GRID = (16, 6, 8)
 DIM = 64

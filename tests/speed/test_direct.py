@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import tokenprune as tp
-from tokenprune.speed.content import scene_features
-from tokenprune.speed.direct import direct_merge
+from tokenprune.bench.speed.content import scene_features
+from tokenprune.bench.speed.direct import direct_merge
 
 
 @pytest.mark.parametrize("seed", range(4))

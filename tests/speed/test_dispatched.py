@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tokenprune.speed.dispatched import count_dispatched
+from tokenprune.bench.speed.dispatched import count_dispatched
 
 CPU = torch.device("cpu")
 X = torch.arange(12.0).view(3, 4)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tokenprune.speed.machine import cpu_name, describe_machine
+from tokenprune.bench.speed.machine import cpu_name, describe_machine
 
 
 def test_what_a_result_says_of_its_machine() -> None:

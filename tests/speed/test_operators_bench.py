@@ -10,18 +10,18 @@ import pytest
 import torch
 
 import tokenprune as tp
+from tokenprune.bench.speed import operators
+from tokenprune.bench.speed.clock import timed
+from tokenprune.bench.speed.content import scene_features
+from tokenprune.bench.speed.dispatched import count_dispatched
+from tokenprune.bench.speed.figures import Figure
+from tokenprune.bench.speed.operators import measure_operators
+from tokenprune.bench.speed.operators_request import OperatorsRequest
+from tokenprune.bench.speed.operators_result import OperatorsResult
+from tokenprune.bench.speed.operators_subjects import DIRECT, FRAME_PAIRS, MERGE, PLAN, Clip, Subject, subjects_of
+from tokenprune.bench.speed.scoring import AttentionShape, random_view
 from tokenprune.errors import InvalidValueError
 from tokenprune.scorers import SCORERS
-from tokenprune.speed import operators
-from tokenprune.speed.clock import timed
-from tokenprune.speed.content import scene_features
-from tokenprune.speed.dispatched import count_dispatched
-from tokenprune.speed.figures import Figure
-from tokenprune.speed.operators import measure_operators
-from tokenprune.speed.operators_request import OperatorsRequest
-from tokenprune.speed.operators_result import OperatorsResult
-from tokenprune.speed.operators_subjects import DIRECT, FRAME_PAIRS, MERGE, PLAN, Clip, Subject, subjects_of
-from tokenprune.speed.scoring import AttentionShape, random_view
 
 SMALL = AttentionShape(heads=4, kv_heads=2, head_dim=8, text_before=3, text_rows=5)
 REQUEST = OperatorsRequest(frames=(8, 4), rows=4, columns=5, width=64, static=0.5, rounds=2, warmup=1, attention=SMALL)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tokenprune.speed.memory import PeakMemory
+from tokenprune.bench.speed.memory import PeakMemory
 
 CPU = torch.device("cpu")
 MIB = 2**20

@@ -17,9 +17,9 @@ from qwen25vl.tiny import LAYERS
 from speed.qwen_bench import bench, hooks_of, model
 
 import tokenprune as tp
-from tokenprune_qwen25vl.parts import Parts
-from tokenprune_qwen25vl.speed.ideal import run_ideal, run_layers
-from tokenprune_qwen25vl.speed.runs import Bench, Subject, run_pipeline, run_plain
+from tokenprune.bench.model_speed.ideal import run_ideal, run_layers
+from tokenprune.bench.model_speed.runs import Bench, Subject, run_pipeline, run_plain
+from tokenprune.hf.frontend.family import Parts
 
 
 def decoder(made: Bench, embeds: Tensor, positions: Tensor) -> Tensor:

@@ -18,12 +18,12 @@ pytest.importorskip("av")
 from qwen25vl.tiny import LAYERS, save_tiny
 
 import tokenprune as tp
+from tokenprune.bench.model_speed import measure as measuring
+from tokenprune.bench.model_speed import shapes
+from tokenprune.bench.speed.request import SpeedRequest
+from tokenprune.bench.speed.result import SpeedResult, SpeedRow
 from tokenprune.errors import InvalidValueError
-from tokenprune.speed.request import SpeedRequest
-from tokenprune.speed.result import SpeedResult, SpeedRow
 from tokenprune_qwen25vl.bench_plugin import tokenprune_speed
-from tokenprune_qwen25vl.speed import measure as measuring
-from tokenprune_qwen25vl.speed import shapes
 
 PIPELINES = {
     "both": tp.Pipeline([tp.STMerge(), tp.AttnPrune(layer=1, keep_ratio=0.5)]),

@@ -18,13 +18,13 @@ from qwen25vl.tiny import LAYERS
 from speed.qwen_bench import bench, first_logits, hooks_of, model
 
 import tokenprune as tp
+from tokenprune.bench.model_speed.rows import decoder_shape
+from tokenprune.bench.model_speed.runs import Bench, run_pipeline, run_plain, run_vision, timed_answer
+from tokenprune.bench.speed.arithmetic import kv_bytes
 from tokenprune.errors import AlreadyAttachedError
+from tokenprune.hf.frontend.features import encoded_before
 from tokenprune.plan import TokenPlan
-from tokenprune.speed.arithmetic import kv_bytes
 from tokenprune.tokens import VisualTokens
-from tokenprune_qwen25vl.features import encoded_before
-from tokenprune_qwen25vl.speed.rows import decoder_shape
-from tokenprune_qwen25vl.speed.runs import Bench, run_pipeline, run_plain, run_vision, timed_answer
 
 NAP = 0.05
 PIPELINES = {
@@ -98,7 +98,7 @@ def test_operators_are_inside_the_prefill() -> None:
 
 def test_the_tower_is_not_in_the_times() -> None:
     made = bench()
-    nap = made.parts.prompt.visual.patch_embed.register_forward_pre_hook(lambda *_: time.sleep(5 * NAP))
+    nap = made.parts.tower.patch_embed.register_forward_pre_hook(lambda *_: time.sleep(5 * NAP))
     layers = [layer.register_forward_pre_hook(lambda *_: time.sleep(NAP / 5)) for layer in made.parts.text.layers[:1]]
     try:
         start = time.perf_counter()
@@ -137,7 +137,7 @@ def test_facts_are_those_of_the_report() -> None:
     made = bench(2)
     with (
         tp.attach(made.parts.model, PIPELINES["default"]) as session,
-        encoded_before(made.parts.prompt.visual, made.prompt.features),
+        encoded_before(made.parts.tower, made.prompt.features),
     ):
         made.parts.model.generate(**made.prompt.inputs(), max_new_tokens=1, do_sample=False)
     _, facts = run_pipeline(made, PIPELINES["default"])

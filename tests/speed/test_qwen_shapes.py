@@ -14,9 +14,9 @@ pytest.importorskip("torchvision")
 pytest.importorskip("av")
 
 import tokenprune as tp
+from tokenprune.bench.model_speed import shapes
+from tokenprune.bench.model_speed.shapes import SHAPES, Tower, build, config_of, shape_named
 from tokenprune.errors import InvalidValueError, ModelLoadError
-from tokenprune_qwen25vl.speed import shapes
-from tokenprune_qwen25vl.speed.shapes import SHAPES, Tower, build, config_of, shape_named
 
 CPU = torch.device("cpu")
 SMALL = shapes.Shape(

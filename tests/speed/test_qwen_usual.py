@@ -14,9 +14,9 @@ from qwen25vl.tiny import LAYERS
 from speed.qwen_bench import bench, first_logits, hooks_of, model
 
 import tokenprune as tp
+from tokenprune.bench.model_speed.runs import timed_answer
+from tokenprune.bench.model_speed.usual import cuts_of, masked_by_attention, run_usual
 from tokenprune.budget import Budget
-from tokenprune_qwen25vl.speed.runs import timed_answer
-from tokenprune_qwen25vl.speed.usual import cuts_of, masked_by_attention, run_usual
 
 
 def attentions(attention: str) -> set[str]:

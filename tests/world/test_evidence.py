@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections import defaultdict
 
 import numpy as np
+from tiny_qwen_world.evidence import evidence, named_colour
+from tiny_qwen_world.labels import dense_labels
 
-from tokenprune_qwen25vl.world import KINDS, SMALL_KINDS, questions_of, sample_scene
-from tokenprune_qwen25vl.world.evidence import evidence, named_colour
-from tokenprune_qwen25vl.world.labels import dense_labels
-from tokenprune_qwen25vl.world.palette import COLOURS, DIRECTIONS, LETTERS, SHAPES, SIDES, side_cells
+from tokenprune.bench.world import KINDS, SMALL_KINDS, questions_of, sample_scene
+from tokenprune.bench.world.palette import COLOURS, DIRECTIONS, LETTERS, SHAPES, SIDES, side_cells
 
 
 def test_the_answer_can_be_read_from_the_evidence() -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tiny_qwen_world.build import Built, build
+from tiny_qwen_world.forward import HEADS, TOLD_LAYER, additive, to_patches
+from tiny_qwen_world.packing import IGNORE, pack, row_mask
 
-from tokenprune_qwen25vl.training.build import Built, build
-from tokenprune_qwen25vl.training.forward import HEADS, TOLD_LAYER, additive, to_patches
-from tokenprune_qwen25vl.training.packing import IGNORE, pack, row_mask
-from tokenprune_qwen25vl.world import sample
+from tokenprune.bench.world import sample
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_qwen_world.build import build
+from tiny_qwen_world.packing import AFTER, ASKED, BEFORE, build_layout
+from tiny_qwen_world.processor import build_processor
 
-from tokenprune_qwen25vl.training.build import build
-from tokenprune_qwen25vl.training.packing import AFTER, ASKED, BEFORE, build_layout
-from tokenprune_qwen25vl.training.processor import build_processor
-from tokenprune_qwen25vl.world import sample, write_mp4
-from tokenprune_qwen25vl.world.palette import COLOURS, DIRECTIONS, LETTERS, SHAPES, SIDES
+from tokenprune.bench.world import sample, write_mp4
+from tokenprune.bench.world.palette import COLOURS, DIRECTIONS, LETTERS, SHAPES, SIDES
 
 PROCESSOR = build_processor()
 TOKENIZER = PROCESSOR.tokenizer

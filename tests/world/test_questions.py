@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 import numpy as np
+from tiny_qwen_world.measure import guess_from_text, held_out, overall
+from tiny_qwen_world.outside import NOTE, outside_question
 
-from tokenprune_qwen25vl.training.measure import guess_from_text, held_out, overall
-from tokenprune_qwen25vl.world import KINDS, Question, questions_of, sample_scene
-from tokenprune_qwen25vl.world.outside import NOTE, outside_question
+from tokenprune.bench.world import KINDS, Question, questions_of, sample_scene
 
 
 def _many() -> list[Question]:

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_qwen_world.labels import dense_labels
 
-from tokenprune_qwen25vl.world import FRAMES, KINDS, SIZE, SMALL_KINDS, Scene, questions_of, sample, sample_scene
-from tokenprune_qwen25vl.world.labels import dense_labels
-from tokenprune_qwen25vl.world.palette import CELL, COLOURS, FLASH_RADIUS, RGB, SIGN_RADIUS, SLOT, SLOTS
-from tokenprune_qwen25vl.world.render import centre, render
+from tokenprune.bench.world import FRAMES, KINDS, SIZE, SMALL_KINDS, Scene, questions_of, sample, sample_scene
+from tokenprune.bench.world.palette import CELL, COLOURS, FLASH_RADIUS, RGB, SIGN_RADIUS, SLOT, SLOTS
+from tokenprune.bench.world.render import centre, render
 
 seeds = st.integers(0, 2_000_000_000)
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_qwen_world.measure import held_out, measure, overall
+from tiny_qwen_world.outside import NOTE
 from transformers import AutoProcessor, Qwen2_5_VLForConditionalGeneration
 from transformers.video_utils import load_video
 
+from tokenprune.bench.world import sample, write_mp4
+from tokenprune.bench.world.questions import KINDS
 from tokenprune_qwen25vl.assets import demo_clip
 from tokenprune_qwen25vl.checkpoint import shipped_checkpoint
-from tokenprune_qwen25vl.training.measure import held_out, measure, overall
-from tokenprune_qwen25vl.world import sample, write_mp4
-from tokenprune_qwen25vl.world.outside import NOTE
-from tokenprune_qwen25vl.world.questions import KINDS
 
 
 @cache

@@ -5,22 +5,24 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from tiny_qwen_world import store
+from tiny_qwen_world.build import build
+from tiny_qwen_world.data import Batches, keep_some
+from tiny_qwen_world.labels import dense_labels
+from tiny_qwen_world.loop import Trainer, kind_weights, rate_at
+from tiny_qwen_world.outside import NOTE, outside_question
+from tiny_qwen_world.packing import pack
+from tiny_qwen_world.processor import build_processor
+from tiny_qwen_world.recipe import RECIPE, Recipe, Stage
 
-from tokenprune_qwen25vl.training import store
-from tokenprune_qwen25vl.training.build import build
-from tokenprune_qwen25vl.training.data import Batches, keep_some
-from tokenprune_qwen25vl.training.loop import Trainer, kind_weights, rate_at
-from tokenprune_qwen25vl.training.packing import pack
-from tokenprune_qwen25vl.training.processor import build_processor
-from tokenprune_qwen25vl.training.recipe import RECIPE, Recipe, Stage
-from tokenprune_qwen25vl.world import questions_of, sample_scene
-from tokenprune_qwen25vl.world.labels import dense_labels
-from tokenprune_qwen25vl.world.outside import NOTE, outside_question
+from tokenprune.bench.world import questions_of, sample_scene
 
 SMALL = Recipe(
     stages=(
@@ -122,3 +124,13 @@ def test_no_world_question_is_too_long_for_its_row() -> None:
     pack(tokenizer, [[(text, "red") for text in sorted(texts)]], RECIPE.row)
     rng = np.random.default_rng(1)
     pack(tokenizer, [[(outside_question(rng), NOTE) for _ in range(2000)]], RECIPE.outside_row)
+
+
+@pytest.mark.slow
+def test_the_command_writes_a_checkpoint(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "docs" / "examples" / "tiny-qwen-world"
+    command = [sys.executable, "-m", "tiny_qwen_world", "--out", str(tmp_path), "--eager", "--minutes", "0"]
+    done = subprocess.run(command, cwd=example, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "stopped: go on with --resume\n"
+    assert (tmp_path / "export" / "model.safetensors").is_file()

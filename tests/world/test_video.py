@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tokenprune_qwen25vl.world import FPS, FRAMES, HELD_OUT, sample, through_mp4, write_mp4
-from tokenprune_qwen25vl.world.palette import COLOURS, DIRECTIONS, SHAPES
+from tokenprune.bench.world import FPS, FRAMES, HELD_OUT, sample, through_mp4, write_mp4
+from tokenprune.bench.world.palette import COLOURS, DIRECTIONS, SHAPES
 
 av = pytest.importorskip("av")
 
@@ -30,7 +30,7 @@ def test_a_clip_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_where_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import tokenprune_qwen25vl.world.video as video
+    import tokenprune.bench.world.video as video
 
     def broken(*_: object) -> None:
         raise RuntimeError("no encoder")

@@ -8,9 +8,9 @@ import re
 import numpy as np
 import pytest
 
-from tokenprune_qwen25vl.world.questions import KINDS, ask
-from tokenprune_qwen25vl.world.scene import sample_scene
-from tokenprune_qwen25vl.world.words import WORDS, unknown_words
+from tokenprune.bench.world.questions import KINDS, ask
+from tokenprune.bench.world.scene import sample_scene
+from tokenprune.bench.world.words import WORDS, unknown_words
 
 
 def test_the_words_are_those_of_the_questions() -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tokenprune.benchmark import Benchmark
+from tokenprune.bench.benchmark import Benchmark
+from tokenprune.bench.runner import VideoRunner
+from tokenprune.bench.speed.request import SpeedBench
 from tokenprune.hookspecs import hookimpl, hookspec, tokenprune_requirements
-from tokenprune.runner import VideoRunner
-from tokenprune.speed.request import SpeedBench
 
 __all__ = ["hookimpl", "tokenprune_benchmarks", "tokenprune_requirements", "tokenprune_runner", "tokenprune_speed"]
 

@@ -11,7 +11,7 @@ from tokenprune.cli._saving import ratio, ratio_text
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tokenprune.runner import Answer
+    from tokenprune.answers import Answer
 
 
 def answer_to_dict(answer: Answer) -> dict[str, Any]:

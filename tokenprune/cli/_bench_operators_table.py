@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tokenprune.speed.figures import Figure
-    from tokenprune.speed.operators_result import OperatorsResult, SubjectCost
+    from tokenprune.bench.speed.figures import Figure
+    from tokenprune.bench.speed.operators_result import OperatorsResult, SubjectCost
 
 WIDER_THAN_ANY = 1000
 """Columns; a table takes what it needs of them."""

@@ -13,7 +13,7 @@ from tokenprune.cli._units import milliseconds
 from tokenprune.files import write_bytes
 
 if TYPE_CHECKING:
-    from tokenprune.speed.result import SpeedResult, SpeedRow
+    from tokenprune.bench.speed.result import SpeedResult, SpeedRow
 
 # Nothing in the file tells when it was drawn: the same result gives the same picture.
 _METADATA: dict[str, dict[str, Any]] = {

@@ -11,8 +11,8 @@ from tokenprune.cli._units import milliseconds, size, work
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tokenprune.speed.figures import Figure
-    from tokenprune.speed.result import OperatorCost, SpeedResult, SpeedRow, Speedup
+    from tokenprune.bench.speed.figures import Figure
+    from tokenprune.bench.speed.result import OperatorCost, SpeedResult, SpeedRow, Speedup
 
 WIDER_THAN_ANY = 1000
 """Columns; a table takes what it needs of them."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tokenprune.files import write_bytes
 
 if TYPE_CHECKING:
-    from tokenprune.benchmark import BenchmarkResult, Row
+    from tokenprune.bench.benchmark import BenchmarkResult, Row
 
 # Nothing in the file tells when it was drawn: the same result gives the same picture.
 _METADATA: dict[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from tokenprune.benchmark import BenchmarkResult, Share
+    from tokenprune.bench.benchmark import BenchmarkResult, Share
 
 WIDER_THAN_ANY = 1000
 """Columns; a table takes what it needs of them."""

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tokenprune.bench.offers import offers
+from tokenprune.bench.speed.request import SpeedBench
 from tokenprune.cli import _runner
 from tokenprune.errors import InvalidValueError, NoAdapterError
 from tokenprune.loading import Plugin
 from tokenprune.messages import not_one_of
-from tokenprune.speed.request import SpeedBench
 
 HOOK = "tokenprune_speed"
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tokenprune.bench.offers import offers
+from tokenprune.bench.runner import VideoRunner
 from tokenprune.errors import NoAdapterError
 from tokenprune.loading import Plugin
-from tokenprune.runner import VideoRunner
 
 HOOK = "tokenprune_runner"
 

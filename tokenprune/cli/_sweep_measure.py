@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from tokenprune.cli._sweep_grid import Point, pipeline_of
 
 if TYPE_CHECKING:
-    from tokenprune.benchmark import Benchmark, BenchmarkRequest, BenchmarkResult
-    from tokenprune.cli._results import Results
-    from tokenprune.runner import Answer, PreparedQuestion, VideoModel
+    from tokenprune.answers import Answer
+    from tokenprune.bench.benchmark import Benchmark, BenchmarkRequest, BenchmarkResult
+    from tokenprune.bench.results import Results
+    from tokenprune.bench.runner import PreparedQuestion, VideoModel
 
 POINT = "point"
 Numbers = Mapping[str, Any]

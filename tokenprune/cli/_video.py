@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from tokenprune.runner import DamageLike, PreparedQuestion
+    from tokenprune.bench.runner import PreparedQuestion
 
 FramesOption = Annotated[
     int | None,
@@ -41,13 +41,10 @@ def reading(say: Callable[[str], None], now: Callable[[], float] = time.monotoni
     return told
 
 
-def damage_of(prepared: PreparedQuestion) -> DamageLike | None:
-    """What of the file was lost; None for a runner that does not say."""
-    return getattr(prepared, "damage", None)
-
-
 def say_damage(video: str, prepared: PreparedQuestion) -> None:
     """One plain line on stderr where something was lost."""
+    from tokenprune.bench.runner import damage_of
+
     damage = damage_of(prepared)
     if damage is not None:
         print(f"tokenprune: {video} is read as far as it goes: {damage}", file=sys.stderr, flush=True)

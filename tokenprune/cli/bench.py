@@ -22,9 +22,9 @@ from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
 
 if TYPE_CHECKING:
+    from tokenprune.bench.speed.request import SpeedBench, SpeedRequest
+    from tokenprune.bench.speed.result import SpeedResult
     from tokenprune.pipeline import Pipeline
-    from tokenprune.speed.request import SpeedBench, SpeedRequest
-    from tokenprune.speed.result import SpeedResult
 
 DEFAULTS = ["default", "baseline"]
 STATIC = 0.5
@@ -112,7 +112,7 @@ def bench(
         size = _parse_grid(grid, as_json)
         if static is not None and shape is None:
             raise UsageError("--static is for --shape; a checkpoint makes its own features of the clip", as_json)
-        from tokenprune.speed.request import SpeedRequest
+        from tokenprune.bench.speed.request import SpeedRequest
 
         try:
             request = SpeedRequest(

@@ -19,7 +19,7 @@ from tokenprune.messages import shown
 if TYPE_CHECKING:
     import torch
 
-    from tokenprune.speed.operators_result import OperatorsResult
+    from tokenprune.bench.speed.operators_result import OperatorsResult
 
 FRAMES = (4, 16, 48, 192)
 
@@ -70,8 +70,8 @@ def bench_operators(
         check_outputs(out, None, as_json)
         if no_direct and direct_up_to is not None:
             raise UsageError("choose one of --no-direct and --direct-up-to", as_json)
-        from tokenprune.speed.operators import measure_operators
-        from tokenprune.speed.operators_request import OperatorsRequest
+        from tokenprune.bench.speed.operators import measure_operators
+        from tokenprune.bench.speed.operators_request import OperatorsRequest
 
         there = _device(machine.device, as_json)
         try:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tokenprune.bench.egoschema.asking import Asker, ask_all, summary
+from tokenprune.bench.egoschema.files import EgoQuestion, find_video, read_answers, read_questions, write_submission
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
-from tokenprune.cli._egoschema_files import EgoQuestion, find_video, read_answers, read_questions, write_submission
-from tokenprune.cli._egoschema_run import Asker, ask_all, summary
 from tokenprune.cli._machine import AttnOption, DeviceOption, DtypeOption, Machine, PixelsOption, check_pixels
 from tokenprune.cli._pipeline import (
     ClusterOption,
@@ -31,8 +31,8 @@ from tokenprune.cli.run import SHIPPED, SHIPPED_NOTE, check_frames
 from tokenprune.errors import InvalidValueError, VideoError
 
 if TYPE_CHECKING:
-    from tokenprune.cli._results import Results
-    from tokenprune.runner import VideoModel
+    from tokenprune.bench.results import Results
+    from tokenprune.bench.runner import VideoModel
 
 RESULTS = Path("egoschema_results.json")
 KIND = "tokenprune.egoschema"
@@ -106,7 +106,7 @@ def egoschema(
 
 
 def _open(out: Path, questions: Path, model: str | None, inputs: dict[str, Any]) -> tuple[Results, VideoModel]:
-    from tokenprune.cli._results import Results, file_sha256, versions, weights_sha256
+    from tokenprune.bench.results import Results, file_sha256, versions, weights_sha256
     from tokenprune.cli._runner import find_runner
     from tokenprune.pipeline import Pipeline
     from tokenprune.plugins import find_adapter

@@ -19,8 +19,8 @@ from tokenprune.errors import InvalidValueError, NoAdapterError
 from tokenprune.messages import shown
 
 if TYPE_CHECKING:
-    from tokenprune.benchmark import Benchmark, BenchmarkRequest, BenchmarkResult
-    from tokenprune.cli._results import Results
+    from tokenprune.bench.benchmark import Benchmark, BenchmarkRequest, BenchmarkResult
+    from tokenprune.bench.results import Results
     from tokenprune.pipeline import Pipeline
 
 HOOK = "tokenprune_benchmarks"
@@ -93,7 +93,7 @@ def world(
         chosen = [name for name, on in (("table", table), ("sweep", sweep), ("ablation", ablation)) if on]
         _check_usage(chosen, bool(presets or files), out, plot, as_json)
         pipelines = load_pipelines(presets or ([] if chosen or files else ["default"]), files or [], as_json)
-        from tokenprune.benchmark import BenchmarkRequest
+        from tokenprune.bench.benchmark import BenchmarkRequest
 
         suite = chosen[0] if chosen else None
         request = BenchmarkRequest(
@@ -116,7 +116,7 @@ def _journal(out: Path, request: BenchmarkRequest) -> Results:
     Raises:
         ResultFileError: that run was of something else.
     """
-    from tokenprune.cli._results import Results, versions
+    from tokenprune.bench.results import Results, versions
 
     inputs = {
         "pipelines": {name: dict(pipeline.to_dict()) for name, pipeline in request.pipelines.items()},

@@ -24,12 +24,13 @@ from tokenprune.cli._pipeline import (
     TauOption,
 )
 from tokenprune.cli._usage import UsageError
-from tokenprune.cli._video import FpsOption, FramesOption, damage_of, reading, say_damage
+from tokenprune.cli._video import FpsOption, FramesOption, reading, say_damage
 from tokenprune.messages import meant
 
 if TYPE_CHECKING:
+    from tokenprune.answers import Answer
+    from tokenprune.bench.runner import PreparedQuestion, VideoModel
     from tokenprune.pipeline import Pipeline
-    from tokenprune.runner import Answer, PreparedQuestion, VideoModel
 
 DEMO = "demo"
 SHIPPED = "shipped"
@@ -74,9 +75,11 @@ def run(
         check_frames(frames, fps, as_json)
         choice = PipelineChoice(preset, pipeline, tau, cluster_ratio, segment_ratio, keep_ratio, layer)
         name, chosen = choice.resolve(as_json)
+        from tokenprune.answers import ClipQuestion
+        from tokenprune.bench.runner import damage_of
         from tokenprune.cli._runner import find_runner
+        from tokenprune.files import video_place
         from tokenprune.plugins import find_adapter
-        from tokenprune.runner import ClipQuestion, video_place
 
         runner = find_runner(model)
         if model is None:

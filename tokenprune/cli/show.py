@@ -29,7 +29,8 @@ from tokenprune.errors import InvalidValueError
 from tokenprune.messages import meant
 
 if TYPE_CHECKING:
-    from tokenprune.runner import Answer, ClipQuestion, PreparedQuestion, VideoModel
+    from tokenprune.answers import Answer, ClipQuestion
+    from tokenprune.bench.runner import PreparedQuestion, VideoModel
     from tokenprune.show.scene import Scene
 
 OUT = Path("tokenprune-show")
@@ -71,9 +72,10 @@ def show(
         choice = PipelineChoice(preset, pipeline, tau, cluster_ratio, segment_ratio, keep_ratio, layer)
         name, chosen = choice.resolve(as_json)
         _check_out(out, as_json)
+        from tokenprune.answers import ClipQuestion
         from tokenprune.cli._runner import find_runner
+        from tokenprune.files import video_place
         from tokenprune.plugins import find_adapter
-        from tokenprune.runner import ClipQuestion, video_place
 
         runner = find_runner(model)
         if model is None:

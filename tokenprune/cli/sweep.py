@@ -25,7 +25,7 @@ from tokenprune.errors import VideoError
 from tokenprune.messages import meant
 
 if TYPE_CHECKING:
-    from tokenprune.cli._results import Results
+    from tokenprune.bench.results import Results
     from tokenprune.cli._sweep_measure import Measure
 
 RESULTS = Path("stage1_sweep_results.json")
@@ -130,10 +130,11 @@ def _check_files(out: Path, plot: Path | None, as_json: bool) -> None:
 
 
 def _start_question(asked: _Asked, machine: dict[str, Any], model: str | None, out: Path) -> tuple[Results, Measure]:
-    from tokenprune.cli._results import Results, file_sha256, versions, weights_sha256
+    from tokenprune.answers import ClipQuestion
+    from tokenprune.bench.results import Results, file_sha256, versions, weights_sha256
     from tokenprune.cli._runner import find_runner
     from tokenprune.cli._sweep_measure import OneQuestion
-    from tokenprune.runner import ClipQuestion, video_place
+    from tokenprune.files import video_place
 
     runner = find_runner(model)
     place = runner.demo() if asked.video == DEMO else str(asked.video)
@@ -159,8 +160,8 @@ def _start_question(asked: _Asked, machine: dict[str, Any], model: str | None, o
 
 
 def _start_world(asked: _Asked, machine: dict[str, Any], model: str | None, out: Path) -> tuple[Results, Measure]:
-    from tokenprune.benchmark import BenchmarkRequest
-    from tokenprune.cli._results import Results, versions
+    from tokenprune.bench.benchmark import BenchmarkRequest
+    from tokenprune.bench.results import Results, versions
     from tokenprune.cli._sweep_measure import WorldQuestions
 
     request = BenchmarkRequest(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 DEMO_SEED = 2_000_017_998
-"""The clip `demo` is `write_mp4(sample(DEMO_SEED), ...)` of `tokenprune_qwen25vl.world`."""
+"""The clip `demo` is `write_mp4(sample(DEMO_SEED), ...)` of `tokenprune.bench.world`."""
 
 
 def demo_clip() -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.errors import VideoError
+from tokenprune.files import video_place
 from tokenprune.hf.frontend.video.canvas import Canvas, Progress
 from tokenprune.hf.frontend.video.clip import Damage, VideoClip
 from tokenprune.hf.frontend.video.decode import decode
@@ -24,7 +25,6 @@ from tokenprune.hf.frontend.video.sampling import (
     spread,
 )
 from tokenprune.hf.frontend.video.timeline import read_timeline
-from tokenprune.runner import video_place
 
 
 def load_clip(

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything of a request, measured in turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tokenprune.bench.model_speed.clip import clip_pixels, video_processor
+from tokenprune.bench.model_speed.ideal import run_ideal
+from tokenprune.bench.model_speed.prompt import make_prompt, random_features, require_room
+from tokenprune.bench.model_speed.rows import Figures, make_row, with_vision
+from tokenprune.bench.model_speed.runs import Bench, Subject, encode_clips, run_pipeline, run_plain, run_vision
+from tokenprune.bench.model_speed.shapes import build
+from tokenprune.bench.model_speed.trace import write_traces
+from tokenprune.bench.model_speed.usual import cuts_of, run_usual
+from tokenprune.bench.speed.figures import Interleaved, Progress, Sample, interleave
+from tokenprune.bench.speed.machine import describe_machine
+from tokenprune.bench.speed.request import SpeedRequest
+from tokenprune.bench.speed.result import SpeedResult, SpeedRow
+from tokenprune.errors import InvalidValueError
+from tokenprune.hf.frontend.family import Family, Parts
+from tokenprune.hf.frontend.loading import device_named, load
+from tokenprune.messages import shown
+
+VISION = "vision encoder"
+PLAIN = "plain"
+
+
+def measure(family: Family, request: SpeedRequest, progress: Progress | None = None) -> SpeedResult:
+    """Measure the plain model, each pipeline, its ideal and its usual way, and the vision encoder, in turn.
+
+    Each run generates one answer with the clips encoded already; the encoder does the same for everyone, runs once a
+    round, and its time is added to the answers of its round.
+
+    Args:
+        family: whose models are measured.
+        request: what is to be measured.
+        progress: told after each run; traces are not counted.
+
+    Raises:
+        InvalidValueError: an unknown shape, a device other than a CPU or a CUDA GPU, a prompt that is too long, or a
+            pipeline that is named like another row.
+        ModelLoadError: the model cannot be loaded or built.
+    """
+    _check_names(request)
+    loaded = _load(family, request)
+    bench = _bench(loaded, family.demo(), request)
+    subjects = _subjects(bench, request)
+    runs: dict[str, Callable[[], Sample]] = {VISION: partial(run_vision, bench)}
+    runs.update({subject.name: subject for subject in subjects})
+    found = interleave(runs, request.rounds, request.warmup, progress)
+    if VISION in found.failed:
+        raise InvalidValueError(f"grid {request.grid} is too large for the vision encoder: {found.failed[VISION]}")
+    unreachable = dict(found.failed)
+    if request.profile is not None:
+        able = {name: run for name, run in runs.items() if name not in found.failed}
+        failed = write_traces(able, request.profile, bench.device)
+        unreachable.update({f"trace of {name}": reason for name, reason in failed.items()})
+    return SpeedResult(
+        setting=_setting(loaded, bench, request),
+        machine=describe_machine(bench.device),
+        vision=found.figures[VISION],
+        rows=_rows(bench, subjects, found),
+        unreachable=unreachable,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    """A model, its video processor, and what it is called."""
+
+    parts: Parts
+    processor: Any
+    name: str
+    is_random: bool
+
+
+def _check_names(request: SpeedRequest) -> None:
+    for name in request.pipelines:
+        if name in (PLAIN, VISION) or name.startswith(("ideal: ", "usual: ")):
+            raise InvalidValueError(f"a pipeline must not be named like another row, got {shown(name)}")
+
+
+def _load(family: Family, request: SpeedRequest) -> _Loaded:
+    device = device_named(request.device)
+    if device.type not in ("cpu", "cuda"):
+        raise InvalidValueError(f"speed is measured on cpu and cuda, got device {shown(str(device))}")
+    if request.shape is not None:
+        parts = family.parts(build(request.shape, device, request.dtype, request.attn))
+        return _Loaded(parts, video_processor(parts.model.config.vision_config), request.shape, True)
+    made = load(family, request.model, str(device), request.dtype, request.attn)
+    name = "shipped" if request.model is None else request.model
+    if Path(name).exists():  # an id stays whole, of a path only the end is anybody's business
+        name = Path(name).resolve().name
+    return _Loaded(made.parts, made.processor.video_processor, name, False)
+
+
+def _bench(loaded: _Loaded, video: Path, request: SpeedRequest) -> Bench:
+    parts = loaded.parts
+    require_room(parts, request)
+    tower = parts.tower
+    pixels = clip_pixels(loaded.processor, video, request.grid, request.batch).to(tower.dtype)
+    prompt = make_prompt(parts, request, pixels)
+    if loaded.is_random:
+        features = random_features(parts, request)
+    else:
+        features = encode_clips(parts, pixels.to(tower.device), prompt.grid_thw)
+    return Bench(parts, prompt.showing(features), pixels, request.new_tokens)
+
+
+def _subjects(bench: Bench, request: SpeedRequest) -> list[Subject]:
+    """The plain model first, and each pipeline before what is measured beside it."""
+    depth = len(bench.parts.text.layers)
+    subjects = [Subject(PLAIN, "plain", partial(run_plain, bench))]
+    for name, pipeline in request.pipelines.items():
+        cuts = cuts_of(pipeline, depth)
+        pruned = Subject(name, "pipeline", partial(run_pipeline, bench, pipeline), pipeline)
+        subjects.append(pruned)
+        if len(pipeline):
+            subjects.append(Subject(f"ideal: {name}", "ideal", partial(run_ideal, bench, pruned), pipeline))
+        if cuts and request.usual:
+            subjects.append(Subject(f"usual: {name}", "usual", partial(run_usual, bench, cuts), pipeline))
+    return subjects
+
+
+def _rows(bench: Bench, subjects: list[Subject], found: Interleaved) -> list[SpeedRow]:
+    vision = found.figures[VISION]["seconds"]
+    figures: dict[str, Figures] = {
+        name: with_vision(own, vision) for name, own in found.figures.items() if name != VISION
+    }
+    return [
+        make_row(
+            bench,
+            subject,
+            subject.facts,
+            figures[subject.name],
+            None if subject.role == "plain" else figures.get(PLAIN),
+            figures.get(f"ideal: {subject.name}"),
+        )
+        for subject in subjects
+        if subject.name in figures and subject.facts is not None
+    ]
+
+
+def _setting(loaded: _Loaded, bench: Bench, request: SpeedRequest) -> dict[str, Any]:
+    model, prompt = bench.parts.model, bench.prompt
+    return {
+        "model": loaded.name,
+        "weights": "random" if loaded.is_random else "checkpoint",
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "attention": bench.parts.text.config._attn_implementation,
+        "device": bench.device.type,
+        "grid": list(request.grid),
+        "prompt_tokens": prompt.length,
+        "visual_tokens": prompt.visual_tokens,
+        "text": request.text,
+        "batch": request.batch,
+        "new_tokens": request.new_tokens,
+        "static": request.static if loaded.is_random else None,
+        "rounds": request.rounds,
+        "warmup": request.warmup,
+    }

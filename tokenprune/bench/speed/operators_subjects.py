@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the micro-benchmark of the operators runs on one clip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from tokenprune.bench.speed.direct import direct_merge
+from tokenprune.bench.speed.scoring import AttentionShape, random_view
+from tokenprune.cluster import dpc_knn, portion
+from tokenprune.device import where_fp64_is
+from tokenprune.operator import TokenMerger
+from tokenprune.operators.attn_prune import AttnPrune
+from tokenprune.operators.random import RandomSelect
+from tokenprune.operators.st_merge import STMerge
+from tokenprune.operators.uniform import UniformSelect
+from tokenprune.plan import TokenPlan
+from tokenprune.scorers import SCORERS
+from tokenprune.tokens import VisualTokens
+from tokenprune.view import AttentionView
+
+PLAN = "STMerge: plan"
+FRAME_PAIRS = "STMerge: clustering of the frames (T x T)"
+MERGE = "STMerge: plan and apply"
+DIRECT = "direct implementation"
+BUDGET = 0.25
+
+Run = Callable[[], Tensor]
+"""What is timed."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One thing to measure.
+
+    Args:
+        ready: makes what one run is given, and the run; not timed. Plans and tokens are new each time, so that no run
+            finds what another one left in them.
+        keeps: whether what a run returns has one entry for each token kept.
+    """
+
+    ready: Callable[[], Run]
+    keeps: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """One clip, and what is made from it once.
+
+    Args:
+        features: ``(T*H*W, D)`` in raster order.
+        grid: ``(T, H, W)``.
+        shape: of the attention layer that is scored.
+    """
+
+    features: Tensor
+    grid: tuple[int, int, int]
+    shape: AttentionShape
+
+    def tokens(self) -> VisualTokens:
+        """The clip's visual tokens, new each time."""
+        return VisualTokens(self.features, self.grid)
+
+    def watched_tokens(self) -> VisualTokens:
+        """The same with the attention that the scorers read."""
+        return VisualTokens(self.features, self.grid, signals={"attention": self.view})
+
+    @cached_property
+    def plan(self) -> TokenPlan:
+        """STMerge's, with its defaults."""
+        return STMerge().plan(self.tokens())
+
+    @cached_property
+    def view(self) -> AttentionView:
+        """What the scorers read."""
+        return random_view(len(self.features), self.shape, device=self.features.device)
+
+    @cached_property
+    def scores(self) -> Tensor:
+        """``(N,)`` random scores."""
+        draw = torch.Generator("cpu").manual_seed(0)
+        drawn = torch.rand(len(self.features), generator=draw, dtype=torch.float32, device="cpu")
+        return drawn.to(self.features.device)
+
+    @cached_property
+    def frame_of(self) -> Tensor:
+        """``(N,)`` frame of each token, the blocks of a stratified choice."""
+        frames, height, width = self.grid
+        return torch.arange(frames, device=self.features.device).repeat_interleave(height * width)
+
+    @cached_property
+    def frame_sums(self) -> Tensor:
+        """``(T, D)`` fp32 sum of each frame's tokens."""
+        frames = self.features.view(self.grid[0], -1, self.features.shape[1])
+        return torch.stack([frame.float().sum(dim=0) for frame in frames])
+
+
+def subjects_of(clip: Clip, *, direct: bool) -> dict[str, Subject]:
+    """Name -> subject; ``direct``: with the direct implementation."""
+    subjects = {PLAN: _merger(clip, STMerge()), MERGE: _merge(clip)}
+    if clip.grid[0] > 1:  # a single frame is a segment without further ado
+        subjects[FRAME_PAIRS] = _frame_pairs(clip)
+    if direct:
+        subjects[DIRECT] = Subject(lambda: lambda: direct_merge(clip.features, clip.grid[0])[1])
+    subjects["TokenPlan: validate"] = _validate(clip)
+    subjects["TokenPlan: apply"] = _apply(clip)
+    subjects[f"STMerge(keep_ratio={BUDGET}): plan"] = _merger(clip, STMerge(keep_ratio=BUDGET))
+    subjects[f"UniformSelect(keep_ratio={BUDGET}): plan"] = _merger(clip, UniformSelect(keep_ratio=BUDGET))
+    subjects[f"RandomSelect(keep_ratio={BUDGET}): plan"] = _merger(clip, RandomSelect(keep_ratio=BUDGET))
+    for name in SCORERS:
+        subjects[f"scorer {name}"] = _scorer(clip, name)
+    for select in ("global", "stratified"):
+        subjects[f"AttnPrune(keep_ratio=0.4): choose, {select}"] = _selector(clip, select)
+    return subjects
+
+
+def _merger(clip: Clip, operator: TokenMerger) -> Subject:
+    def ready() -> Run:
+        tokens = clip.tokens()
+        return lambda: operator.plan(tokens).anchors
+
+    return Subject(ready)
+
+
+def _merge(clip: Clip) -> Subject:
+    def ready() -> Run:
+        tokens = clip.tokens()
+        return lambda: STMerge().plan(tokens).apply(tokens).features
+
+    return Subject(ready)
+
+
+def _frame_pairs(clip: Clip) -> Subject:
+    def ready() -> Run:
+        operator, frames = STMerge(), where_fp64_is(clip.frame_sums)
+        clusters = portion(len(frames), operator.temporal_segment_ratio)
+        counts = torch.full((1,), clusters, dtype=torch.int64, device=frames.device)
+        unit = torch.ones(1, dtype=torch.float64, device=frames.device)
+        return lambda: dpc_knn(frames.double()[None], counts, unit, neighbours=operator.neighbours).centres
+
+    return Subject(ready, keeps=False)
+
+
+def _validate(clip: Clip) -> Subject:
+    def ready() -> Run:
+        plan = replace(clip.plan)
+        return lambda: plan.validate().anchors
+
+    return Subject(ready)
+
+
+def _apply(clip: Clip) -> Subject:
+    def ready() -> Run:
+        plan, tokens = replace(clip.plan), clip.tokens()
+        return lambda: plan.apply(tokens).features
+
+    return Subject(ready)
+
+
+def _scorer(clip: Clip, name: str) -> Subject:
+    def ready() -> Run:
+        tokens, scorer = clip.watched_tokens(), SCORERS[name]()
+        return lambda: scorer.score(tokens)
+
+    return Subject(ready, keeps=False)
+
+
+def _selector(clip: Clip, select: str) -> Subject:
+    def ready() -> Run:
+        operator = AttnPrune(keep_ratio=0.4, select=select)
+        scores, blocks = clip.scores, clip.frame_of
+        return lambda: operator.choose(scores, blocks).anchors
+
+    return Subject(ready)

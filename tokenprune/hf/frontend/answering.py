@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One question answered, plain or pruned, and timed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tokenprune.answers import Answer
+from tokenprune.errors import InvalidValueError
+from tokenprune.hf.frontend.clock import Clock
+from tokenprune.hf.frontend.family import Loaded
+from tokenprune.hf.frontend.features import encoded_before
+from tokenprune.messages import shown
+from tokenprune.pipeline import Pipeline
+
+
+def answer(
+    loaded: Loaded,
+    inputs: Mapping[str, Tensor],
+    pipeline: Pipeline | None = None,
+    max_new_tokens: int = 64,
+    features: Tensor | None = None,
+) -> Answer:
+    """Generate greedily from one prompt and time it.
+
+    The device is waited for at the borders of the vision tower and at every token, so that the times are true.
+
+    Args:
+        loaded: the model, and its processor for turning tokens into text.
+        inputs: of one prompt, from :func:`tokenprune.hf.frontend.chat.model_inputs`; moved to the model's device.
+        pipeline: attached for this one call; None runs the plain model.
+        max_new_tokens: length of the answer, at most.
+        features: ``(N, D)`` what the vision tower made of the clip before, and is not to make again; then of its
+            pixels only :func:`tokenprune.hf.frontend.features.few_pixels` are needed.
+
+    Raises:
+        InvalidValueError: more than one prompt, or `max_new_tokens` below 1.
+        TokenPruneError: what :func:`tokenprune.attach` refuses.
+    """
+    check_new_tokens(max_new_tokens)
+    if len(inputs["input_ids"]) != 1:
+        raise InvalidValueError(f"inputs must hold one prompt, got {len(inputs['input_ids'])}")
+    from tokenprune import attach
+
+    model, tower = loaded.model, loaded.parts.tower
+    device = model.device
+    moved: dict[str, Any] = {name: value.to(device) for name, value in inputs.items()}
+    clock = Clock(device)
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
+    seen = nullcontext() if features is None else encoded_before(tower, features)
+    with nullcontext() if pipeline is None else attach(model, pipeline) as session, seen, clock.watching(tower):
+        clock.start()
+        output = model.generate(
+            **moved,
+            streamer=clock,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            # Sampling parameters that a checkpoint brings along would only be warned about.
+            temperature=None,
+            top_p=None,
+            top_k=None,
+        )
+    new = output[0, moved["input_ids"].shape[1] :].tolist()
+    return Answer(
+        text=str(loaded.processor.tokenizer.decode(new, skip_special_tokens=True)).strip(),
+        token_ids=tuple(new),
+        report=None if session is None else session.report,
+        vision_seconds=clock.vision,
+        prefill_seconds=clock.first_token - clock.vision,
+        decode_seconds=clock.last_token - clock.first_token,
+        peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
+    )
+
+
+def check_new_tokens(count: int) -> None:
+    """Raise :class:`InvalidValueError` unless an answer may have so many tokens."""
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InvalidValueError(f"max_new_tokens must be a whole number of at least 1, got {shown(count)}")

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the front end has to be told of a model family."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import nn
+
+from tokenprune.hf.encoder import VisionEncoder
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """A model's parts; classes of the library, whose stubs hide what is needed of them.
+
+    Args:
+        model: the model with the language head.
+        prompt: the module that joins vision and text.
+        text: the decoder.
+        tower: the vision tower; called with ``pixels, grid_thw=...`` it gives out ``pooler_output``.
+        encoder: where its signals can be read; None: nowhere.
+    """
+
+    model: Any
+    prompt: Any
+    text: Any
+    tower: Any
+    encoder: VisionEncoder | None = None
+
+
+class Family(Protocol):
+    """A model family; implementations import nothing heavy before they are asked for parts."""
+
+    @property
+    def name(self) -> str:
+        """Of the adapter, for messages."""
+        ...
+
+    @property
+    def model_type(self) -> str:
+        """What a checkpoint's ``config.json`` says."""
+        ...
+
+    @property
+    def model_class(self) -> str:
+        """Name of the library's class with a language head."""
+        ...
+
+    @property
+    def known(self) -> Sequence[str]:
+        """Ids that are guessed at where a name is misspelt."""
+        ...
+
+    def parts(self, model: nn.Module) -> Parts:
+        """Parts of a model of this family; raises :class:`tokenprune.UnsupportedModeError` for another."""
+        ...
+
+    def shipped(self) -> Path:
+        """Directory of the checkpoint that ships with the adapter; raises ``FileNotFoundError`` where there is none."""
+        ...
+
+    def demo(self) -> Path:
+        """A clip for trying the model out; raises ``FileNotFoundError`` where there is none."""
+        ...
+
+    def unknown_words(self, question: str) -> tuple[str, ...]:
+        """Words that the shipped model was not taught."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A model with its processor, ready to be asked."""
+
+    model: Any
+    processor: Any
+    parts: Parts
