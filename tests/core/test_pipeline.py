@@ -38,7 +38,7 @@ class Halve:
 @pytest.fixture
 def halve_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = plugins.PluginRegistry.load(only=[])
-    stranger = Plugin(PluginInfo("stranger"), {"Halve": Halve})
+    stranger = Plugin(PluginInfo("stranger"), operators={"Halve": Halve})
     monkeypatch.setattr(plugins, "_default", plugins.PluginRegistry((*registry.plugins, stranger)))
     return
 

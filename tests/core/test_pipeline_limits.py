@@ -40,7 +40,7 @@ class Holds:
 @pytest.fixture
 def holds_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     registry = plugins.PluginRegistry.load(only=[])
-    stranger = Plugin(PluginInfo("stranger"), {"Holds": Holds})
+    stranger = Plugin(PluginInfo("stranger"), operators={"Holds": Holds})
     monkeypatch.setattr(plugins, "_default", plugins.PluginRegistry((*registry.plugins, stranger)))
     return
 
