@@ -78,9 +78,9 @@ def test_frames_of_unequal_length() -> None:
 
 def test_the_signal_is_asked_for_by_name() -> None:
     tokens = tp.VisualTokens(torch.randn(4, 3), (1, 2, 2))
-    with pytest.raises(tp.InvalidValueError, match="needs the signal relevance"):
+    with pytest.raises(tp.InvalidValueError, match="reads the signal relevance"):
         tp.CDPruner(keep=2).plan(tokens)
-    with pytest.raises(tp.InvalidValueError, match="needs the signal text"):
+    with pytest.raises(tp.InvalidValueError, match="text of at least one row of 3"):
         tp.CDPruner(keep=2, relevance="text").plan(replace(tokens, signals={"text": torch.randn(2, 4)}))
     with pytest.raises(tp.InvalidValueError, match="signal relevance must be finite"):
         tp.CDPruner(keep=2).plan(replace(tokens, signals={"relevance": torch.tensor([0.0, 1.0, torch.nan, 2.0])}))

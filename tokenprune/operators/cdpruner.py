@@ -6,7 +6,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from tokenprune.errors import InvalidValueError
 from tokenprune.messages import not_one_of
 from tokenprune.operator import check_modalities
 from tokenprune.operators.frame_blocks import block_sizes, check_frames
+from tokenprune.operators.per_frame import require_signal
 from tokenprune.operators.unit_vectors import deciding, min_max, resolved, units
 from tokenprune.plan import TokenPlan
 from tokenprune.tokens import VisualTokens
@@ -93,8 +93,6 @@ class CDPruner:
             return TokenPlan.identity(len(tokens), device)
         with deciding(tokens):
             raw = signal if self.relevance == "given" else _unlike(tokens.features, signal)
-            if not bool(torch.isfinite(raw).all()):
-                raise InvalidValueError(f"the signal {self.needs[0]} must be finite, but it holds NaN or infinity")
             weights = min_max(where_fp64_is(raw).double())
             weights = torch.where(weights.amax() > 0, weights, 1)
             features = where_fp64_is(tokens.features)
@@ -104,11 +102,9 @@ class CDPruner:
             return replace(TokenPlan.keeping(anchors, len(tokens)), scores=scores.to(device))
 
     def _signal(self, tokens: VisualTokens) -> Tensor:
-        name, dim = self.needs[0], tokens.features.shape[1]
-        signal: Any = tokens.signals.get(name)
-        fits = isinstance(signal, Tensor) and signal.is_floating_point()
-        if not fits or (name == "text" and (signal.ndim != 2 or len(signal) == 0 or signal.shape[1] != dim)):
-            raise InvalidValueError(f"CDPruner(relevance={self.relevance!r}) needs the signal {name} of these tokens")
+        signal, dim = require_signal(self, tokens, self.needs[0]), tokens.features.shape[1]
+        if self.relevance == "text" and (signal.ndim != 2 or len(signal) == 0 or signal.shape[1] != dim):
+            raise InvalidValueError(f"CDPruner needs text of at least one row of {dim}, got {tuple(signal.shape)}")
         return signal.detach().to(tokens.features.device)
 
 

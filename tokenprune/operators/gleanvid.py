@@ -14,9 +14,10 @@ from torch.nn import functional
 
 from tokenprune.budget import Budget
 from tokenprune.operator import check_modalities
-from tokenprune.operators.grid_reading import kept_with_scores, require_grid, shares_of
+from tokenprune.operators.frame_shares import kept_with_scores, shares_of
 from tokenprune.operators.leading_direction import leading_direction
 from tokenprune.operators.novelty import Cells, novelty
+from tokenprune.operators.per_frame import require_full_grid
 from tokenprune.operators.unit_vectors import cosines_of, deciding, min_max, multipliable, resolved, scaled, units
 from tokenprune.plan import TokenPlan
 from tokenprune.tokens import VisualTokens
@@ -79,7 +80,7 @@ class GleanVID:
         Raises:
             InvalidValueError: tokens were merged or dropped before, or hold NaN or infinity.
         """
-        require_grid("GleanVID", tokens)
+        require_full_grid(self, tokens)
         count = self.budget.count(len(tokens))
         if count == len(tokens):
             return TokenPlan.identity(len(tokens), tokens.features.device)

@@ -9,7 +9,7 @@ from torch import Tensor
 from tokenprune.budget import Budget, as_fraction
 from tokenprune.errors import BudgetError
 from tokenprune.messages import shown
-from tokenprune.operators.grid_reading import kept_with_scores
+from tokenprune.operators.frame_shares import kept_with_scores
 from tokenprune.operators.unit_vectors import STEP
 from tokenprune.plan import TokenPlan
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tokenprune.batching import pieces
 from tokenprune.budget import Budget
-from tokenprune.operators.grid_reading import require_grid
+from tokenprune.operators.per_frame import require_full_grid
 from tokenprune.operators.similarity_cut import ALWAYS_KEPT, budget_of, check_cut, cut
 from tokenprune.operators.unit_vectors import cosines_of, deciding, scaled, units
 from tokenprune.plan import TokenPlan
@@ -69,7 +69,7 @@ class TTF:
         Raises:
             InvalidValueError: tokens were merged or dropped before, or hold NaN or infinity.
         """
-        require_grid("TTF", tokens)
+        require_full_grid(self, tokens)
         if self.budget is not None and self.budget.count(len(tokens)) == len(tokens):
             return TokenPlan.identity(len(tokens), tokens.features.device)
         with deciding(tokens):

@@ -14,7 +14,8 @@ from torch import Tensor
 from tokenprune.batching import pieces
 from tokenprune.budget import Budget
 from tokenprune.operator import check_modalities
-from tokenprune.operators.grid_reading import best_of_each_frame, kept_with_scores, require_grid, shares_of
+from tokenprune.operators.frame_shares import kept_with_scores, shares_of
+from tokenprune.operators.per_frame import best_of_each, require_full_grid
 from tokenprune.operators.unit_vectors import cosines_of, deciding, min_max, resolved, scaled, units
 from tokenprune.plan import TokenPlan
 from tokenprune.tokens import VisualTokens
@@ -71,7 +72,7 @@ class VCast:
         Raises:
             InvalidValueError: tokens were merged or dropped before, or hold NaN or infinity.
         """
-        require_grid("VCast", tokens)
+        require_full_grid(self, tokens)
         count = self.budget.count(len(tokens))
         if count == len(tokens):
             return TokenPlan.identity(len(tokens), tokens.features.device)
@@ -79,9 +80,7 @@ class VCast:
             frames = scaled(tokens.features).view(tokens.grid[0], -1, tokens.features.shape[1])
             means = units(frames.mean(dim=1))
             scores = _outstanding(frames, means)
-            return kept_with_scores(
-                best_of_each_frame(scores, _shares(_curvature(means), frames.shape[1], count)), scores
-            )
+            return kept_with_scores(best_of_each(scores, _shares(_curvature(means), frames.shape[1], count)), scores)
 
 
 def _curvature(means: Tensor) -> list[float]:
