@@ -166,7 +166,7 @@ def test_what_nobody_gives_is_refused_when_attached() -> None:
 
 @pytest.mark.parametrize("need", ["encoder_column", "encoder_pooled", "encoder_keys"])
 def test_a_model_whose_encoder_is_not_read_refuses(need: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokenprune_qwen25vl.vision.vision_encoder", lambda parts: None)
+    monkeypatch.setattr("tokenprune_qwen25vl.parts.vision_encoder", lambda parts: None)
     model = shared_model()
     with pytest.raises(UnsupportedModeError, match=f"Top needs the signal {need}, but the adapter of Qwen2_5_VL"):
         tp.attach(model, Top(needs=(need,)))
