@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from tokenprune.cluster import _fp32_products_are_rounded
+from tokenprune.cluster import fp32_products_are_rounded
 from tokenprune.device import WITHOUT_FP64
 from tokenprune.tokens import VisualTokens
 
@@ -71,7 +71,7 @@ def all_cosines(units_a: Tensor, units_b: Tensor) -> Tensor:
 
 def multipliable(rows: Tensor) -> Tensor:
     """The fp32 rows, or in fp64 where the user lets fp32 products run in TF32 or bf16: the setting is not ours."""
-    rounded = rows.device.type not in WITHOUT_FP64 and _fp32_products_are_rounded(rows.device)
+    rounded = rows.device.type not in WITHOUT_FP64 and fp32_products_are_rounded(rows.device)
     return rows.double() if rounded else rows
 
 
