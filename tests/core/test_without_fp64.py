@@ -69,6 +69,12 @@ def test_the_stand_in_has_no_fp64(there: Any) -> None:
         STMerge(temporal_segment_ratio=1.0),
         UniformSelect(keep=9),
         RandomSelect(keep=9),
+        tp.DTD(keep=99),
+        tp.TTF(),
+        tp.VCast(keep=99),
+        tp.GleanVID(keep=99),
+        tp.ToMe(keep=99),
+        tp.FLoC(keep=99),
     ],
     ids=str,
 )

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -71,25 +71,25 @@ class InPairs:
 
 
 @contextmanager
-def eager_of(model: Any) -> Iterator[list[dict[str, Tensor]]]:
+def eager_of(model: Any) -> Generator[list[dict[str, Tensor]], None, None]:
     """Per video and image, what follows from all of the last block's queries and keys, in fp64 and at once."""
     tower = model.model.visual
     attention, taken, results = tower.blocks[-1].attn, {}, []
     scaling, heads = attention.scaling, attention.num_heads
 
-    def begin(_: nn.Module, args: Any, kwargs: Any) -> None:
+    def begin(module: nn.Module, args: Any, kwargs: Any) -> None:
         taken["grid"] = (kwargs["grid_thw"] if "grid_thw" in kwargs else args[1]).tolist()
 
-    def rotary(_: nn.Module, args: Any, kwargs: Any) -> None:
+    def rotary(module: nn.Module, args: Any, kwargs: Any) -> None:
         taken["rotary"] = kwargs["position_embeddings"]
 
-    def projected(_: nn.Module, args: Any, output: Tensor) -> None:
+    def projected(module: nn.Module, args: Any, output: Tensor) -> None:
         q, k, _ = output.reshape(len(output), 3, heads, -1).permute(1, 0, 2, 3).unbind(0)
         turned_q, turned_k = apply_rotary_pos_emb_vision(q, k, *taken["rotary"])
         start = 0
         for frames, height, width in taken["grid"]:
             found: dict[str, list[Tensor]] = {name: [] for name in OF_THE_ENCODER}
-            for _ in range(frames):
+            for _frame in range(frames):
                 part = slice(start, start + height * width)
                 start += height * width
                 mine, others = (x[part].transpose(0, 1).double() for x in (turned_q, turned_k))

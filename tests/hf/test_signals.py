@@ -184,7 +184,7 @@ class Rows:
 
     def plan(self, tokens: tp.VisualTokens) -> tp.TokenPlan:
         view = tokens.signals["attention"]
-        self.seen.append({str(which): view.rows(which) for which in ("text", "last", 2)})
+        self.seen.append({"text": view.rows("text"), "last": view.rows("last"), "2": view.rows(2)})
         return tp.TokenPlan.keeping(torch.arange(3), len(tokens))
 
 

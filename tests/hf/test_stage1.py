@@ -49,6 +49,8 @@ MERGERS = {
     "uniform": UniformSelect(keep_ratio=0.5),
     "random": RandomSelect(keep=3),
     "pairs": Pairs(),
+    "rounds of matching": tp.ToMe(keep_ratio=0.3),
+    "what changed": tp.DTD(threshold=0.5),
 }
 
 

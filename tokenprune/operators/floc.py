@@ -103,7 +103,7 @@ def _facilities(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
         best = torch.where(left, gains, -(2**62)).argmax()
         order.append(best)
         left[best] = False
-        now = torch.maximum(covered, cosines.index_select(1, best[None]).squeeze(1))
+        now = torch.maximum(covered, cosines.index_select(0, best[None]).squeeze(0))
         gains = _gains(cosines, now) if len(order) == 1 else gains - _lost(cosines, covered, now)
         scores = torch.where(left, gains, scores)
         covered = now
@@ -112,32 +112,43 @@ def _facilities(points: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def _table(points: Tensor) -> Tensor:
-    """``(n, n)`` int32 cosines in units of :data:`STEP`."""
-    table = torch.empty(len(points), len(points), dtype=torch.int32, device=points.device)
-    for rows in _row_pieces(len(points), len(points)):
-        table[rows] = (all_cosines(points[rows], points) / STEP).round().int()
+    """``(n, n)`` int32 cosines in units of :data:`STEP`, symmetric in every bit."""
+    count = len(points)
+    table = torch.empty(count, count, dtype=torch.int32, device=points.device)
+    for rows in _row_pieces(count, count):
+        onwards = slice(rows.start, count)
+        found = (all_cosines(points[rows], points[onwards]) / STEP).round().int()
+        here = found[:, : rows.stop - rows.start]
+        here.copy_(here.triu() + here.triu(1).T)
+        table[rows, onwards] = found
+        table[onwards, rows] = found.T
     return table
 
 
 def _gains(cosines: Tensor, covered: Tensor) -> Tensor:
-    """What each column would add to what is covered: ``(n,)`` int64."""
+    """What each token would add to what is covered: ``(n,)`` int64."""
     gains = torch.zeros(len(cosines), dtype=torch.int64, device=cosines.device)
     for rows in _row_pieces(*cosines.shape):
-        gains += (cosines[rows] - covered[rows, None]).clamp_(min=0).sum(dim=0, dtype=torch.int64)
+        gains += _summed((cosines[rows] - covered[rows, None]).clamp_(min=0))
     return gains
 
 
 def _lost(cosines: Tensor, before: Tensor, now: Tensor) -> Tensor:
-    """What each column would add less, now that rows are covered better than before: ``(n,)`` int64."""
+    """What each token would add less, now that some are covered better than before: ``(n,)`` int64."""
     raised = (now > before).nonzero().squeeze(1)
     lost = torch.zeros(len(cosines), dtype=torch.int64, device=cosines.device)
     for piece in _row_pieces(len(raised), len(cosines)):
         rows = raised[piece]
         over = (cosines[rows] - before[rows, None]).clamp_(min=0)
-        lost += torch.minimum(over, (now - before)[rows, None]).sum(dim=0, dtype=torch.int64)
+        lost += _summed(torch.minimum(over, (now - before)[rows, None]))
     return lost
 
 
+def _summed(rows: Tensor) -> Tensor:
+    """Sum of up to 1000 rows of int32, each below 2**21: it cannot overflow, and in int64 a CPU takes far longer."""
+    return rows.sum(dim=0, dtype=torch.int32)
+
+
 def _row_pieces(count: int, width: int) -> Iterator[slice]:
-    step = max(1, batching.DISTANCE_BYTES // 8 // (width * batching.BYTES_A_PAIR))
+    step = max(1, min(1000, batching.DISTANCE_BYTES // 8 // (width * batching.BYTES_A_PAIR)))
     return (slice(start, min(count, start + step)) for start in range(0, count, step))
