@@ -12,7 +12,7 @@ from oracles.clips import Clip, degenerate_clips, random_clip, structured_clip
 from oracles.prunevid_reference import Partition, reference_merge, reference_partition
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tokenprune.cluster import _fp32_products_are_rounded
+from tokenprune.cluster import fp32_products_are_rounded
 from tokenprune.errors import BudgetError, InvalidValueError
 from tokenprune.grid import GridFeatures
 from tokenprune.operator import TokenMerger
@@ -170,11 +170,11 @@ def test_where_fp32_products_may_be_rounded_they_are_computed_in_fp64() -> None:
         with ProductDtypes() as products:
             assert same(plan, STMerge().plan(tokens))
         assert products.seen == {torch.float64}
-        assert _fp32_products_are_rounded(torch.device("cuda"))
+        assert fp32_products_are_rounded(torch.device("cuda"))
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
-    assert not _fp32_products_are_rounded(torch.device("cpu"))
+    assert not fp32_products_are_rounded(torch.device("cpu"))
 
 
 @pytest.mark.parametrize("grid", [(1, 1, 1), (1, 1, 9), (7, 1, 1), (1, 6, 6), (2, 1, 1), (3, 17, 1)])
