@@ -65,6 +65,11 @@ class Mixing:
         if not self.rows.shape == self.columns.shape == self.weights.shape:
             raise PlanError("mixing rows, columns and weights must have one length")
 
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, columns and weights."""
+        return self.rows, self.columns, self.weights
+
     def moved(self, rows: int, columns: Tensor | int) -> Mixing:
         """The same over more tokens: places ``rows`` further on, indices looked up in ``columns`` or moved by it."""
         moved = self.columns + columns if isinstance(columns, int) else columns[self.columns]
@@ -375,11 +380,13 @@ class TokenPlan:
 
     def to(self, device: torch.device) -> TokenPlan:
         """The same plan with its tensors on ``device``."""
-        weights = None if self.weights is None else self.weights.to(device)
-        blocks = None if self.blocks is None else self.blocks.to(device)
-        return replace(
-            self, anchors=self.anchors.to(device), assign=self.assign.to(device), weights=weights, blocks=blocks
-        )
+        tensors = {
+            name: None if value is None else value.to(device)
+            for name in ("anchors", "assign", "weights", "blocks", "scores")
+            for value in (getattr(self, name),)
+        }
+        mixing = self.mixing and Mixing(*(part.to(device) for part in self.mixing.parts))
+        return replace(self, **tensors, mixing=mixing)
 
     def _groups(self) -> _Groups:
         place = torch.where(self.assign >= 0, self.assign, self.kept)
@@ -403,8 +410,7 @@ class TokenPlan:
 def _joined(mixings: Sequence[Mixing]) -> Mixing | None:
     if not mixings:
         return None
-    parts = [torch.cat([getattr(m, name) for m in mixings]) for name in ("rows", "columns", "weights")]
-    return Mixing(*parts)
+    return Mixing(*map(torch.cat, zip(*(mixing.parts for mixing in mixings))))
 
 
 def _first(one: Tensor | None, other: Tensor | None) -> Tensor | None:

@@ -33,7 +33,7 @@ from tokenprune.hf.encoder import reading
 from tokenprune.hf.frontend.features import encode, encoded_before, few_pixels
 from tokenprune.signals import OF_THE_ENCODER
 from tokenprune_qwen25vl.parts import require_parts
-from tokenprune_qwen25vl.vision import vision_encoder, window_order
+from tokenprune_qwen25vl.vision import window_order
 
 EACH = 4
 """Patches of a token."""
@@ -119,7 +119,7 @@ def run_tower(model: Any, clips: Sequence[Clip]) -> Tensor:
 
 
 def encoder_of(model: Any) -> Any:
-    return vision_encoder(require_parts(model))
+    return require_parts(model).encoder
 
 
 def features_of(model: Any, given: Prompt) -> dict[str, list[dict[str, Tensor]]]:
