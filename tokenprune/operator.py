@@ -14,7 +14,7 @@ from tokenprune.errors import InvalidValueError, PlanError
 from tokenprune.layers import check_layer, resolve_layer
 from tokenprune.messages import shown
 from tokenprune.plan import TokenPlan
-from tokenprune.signals import OF_THE_QUESTION, check_needs
+from tokenprune.signals import check_needs
 from tokenprune.tokens import VisualTokens
 
 BEFORE_LLM, AFTER_LAYER, AFTER_PREFILL = "before_llm", "after_layer", "after_prefill"
@@ -217,11 +217,6 @@ def needs_of(operator: object) -> tuple[str, ...]:
 def modalities_of(operator: object) -> tuple[str, ...]:
     """Which visual tokens an operator is shown."""
     return check_modalities(getattr(operator, "modalities", ("video",)))
-
-
-def reads_question(operator: object) -> bool:
-    """Whether the operator's plan is made for one question: it reads the text, its attention, or what is relevant."""
-    return any(need in OF_THE_QUESTION for need in needs_of(operator))
 
 
 def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:

@@ -25,7 +25,6 @@ RULES: Mapping[str, str] = {
 """Every signal there is -> how it is carried: summed, mixed as the features are, unchanged, or not at all."""
 
 OF_THE_ENCODER = ("encoder_column", "encoder_pooled", "encoder_keys")
-OF_THE_QUESTION = ("text", "attention", "relevance")
 
 
 def check_needs(name: str, needs: object) -> tuple[str, ...]:

@@ -112,15 +112,12 @@ class Prefill:
         before, now = self.state.visual_counts(), Moment.now(self.state.slots.columns.device)
         self.pressed = counts
         plans = [TokenPlan.keeping(kept.nonzero().squeeze(1), len(kept)) for kept in union]
-        for row, plan in zip(self.state.rows, plans):
-            for number, part in enumerate(plan.split(row.counts) if row.spans else []):
+        parts = [plan.split(row.counts) if row.spans else [] for row, plan in zip(self.state.rows, plans)]
+        for row, found in zip(self.state.rows, parts):
+            for number, part in enumerate(found):
                 _trace(stage, row, number, part)
         if any(not plan.is_identity for plan in plans):
-            left = [
-                [p.kept for p in plan.split(row.counts)] if row.spans else []
-                for row, plan in zip(self.state.rows, plans)
-            ]
-            self.state.step(plans, left)
+            self.state.step(plans, [[part.kept for part in found] for found in parts])
         self.records.append(StageRecord(stage, before, counts, now, now))
 
     def note_idle(self, stage: Stage) -> None:
