@@ -21,7 +21,7 @@ import tokenprune.device
 from tokenprune import grid
 from tokenprune.bench.speed.dispatched import WAITS
 from tokenprune.operators import st_blocks, st_merge
-from tokenprune.runtime import carrier, state
+from tokenprune.runtime import active, state
 
 
 class Followed(TorchDispatchMode):
@@ -94,7 +94,7 @@ def following_with(monkeypatch: pytest.MonkeyPatch, device: Callable[[], Followe
         with monkeypatch.context() as patch:
             # Without fp64 stage 1 decides on the CPU: what it uploads goes nowhere.
             stage_1 = () if device is WithoutFp64 else (grid, st_blocks, st_merge)
-            for module in (*stage_1, state, carrier):
+            for module in (*stage_1, state, active):
                 patch.setattr(module, "upload", to_device)
             for name in ("cpu", "tolist"):
                 patch.setattr(Tensor, name, reading(name))

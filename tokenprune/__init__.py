@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tokenprune.adapter import ModelPort as ModelPort
     from tokenprune.adapter import Prompt as Prompt
     from tokenprune.adapter import VisualSpan as VisualSpan
+    from tokenprune.attention_view import AttentionView as AttentionView
     from tokenprune.budget import Budget as Budget
     from tokenprune.errors import AlreadyAttachedError as AlreadyAttachedError
     from tokenprune.errors import AmbiguousAdapterError as AmbiguousAdapterError
@@ -38,11 +39,12 @@ if TYPE_CHECKING:
     from tokenprune.errors import UnsupportedModeError as UnsupportedModeError
     from tokenprune.errors import UnsupportedReleaseError as UnsupportedReleaseError
     from tokenprune.errors import VideoError as VideoError
+    from tokenprune.hf.cache import PrunableDynamicCache as PrunableDynamicCache
     from tokenprune.hf.cache import PruneVidDynamicCache as PruneVidDynamicCache
     from tokenprune.hf.layer import PrunableLayer as PrunableLayer
     from tokenprune.hookspecs import hookimpl as hookimpl
-    from tokenprune.named_pipelines import preset as preset
-    from tokenprune.named_pipelines import presets as presets
+    from tokenprune.named import preset as preset
+    from tokenprune.named import presets as presets
     from tokenprune.operator import Operator as Operator
     from tokenprune.operator import PrunableCache as PrunableCache
     from tokenprune.operator import TokenMerger as TokenMerger
@@ -80,7 +82,6 @@ if TYPE_CHECKING:
     from tokenprune.scorers.key_norm import KeyNormScore as KeyNormScore
     from tokenprune.scorers.rope_causal import RopeCausalScore as RopeCausalScore
     from tokenprune.tokens import VisualTokens as VisualTokens
-    from tokenprune.view import AttentionView as AttentionView
 
 __version__ = installed_version()
 
@@ -93,10 +94,10 @@ _PUBLIC = {
         "NoAdapterError PipelineFileError PlanError ResultFileError TokenPruneError TokenPruneWarning "
         "UnsupportedCacheError UnsupportedModeError UnsupportedReleaseError VideoError"
     ),
-    "hf.cache": "PruneVidDynamicCache",
+    "hf.cache": "PrunableDynamicCache PruneVidDynamicCache",
     "hf.layer": "PrunableLayer",
     "hookspecs": "hookimpl",
-    "named_pipelines": "preset presets",
+    "named": "preset presets",
     "operators.attn_prune": "AttnPrune",
     "operators.cover": "Cover",
     "operators.average_pool": "AveragePool",
@@ -126,7 +127,7 @@ _PUBLIC = {
     "scorers.key_norm": "KeyNormScore",
     "scorers.rope_causal": "RopeCausalScore",
     "tokens": "VisualTokens",
-    "view": "AttentionView",
+    "attention_view": "AttentionView",
 }
 _HOME = {name: f"tokenprune.{module}" for module, names in _PUBLIC.items() for name in names.split()}
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from tokenprune.attention_view import AttentionView
 from tokenprune.errors import InvalidValueError, MissingHookError
-from tokenprune.view import AttentionView
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ class ModelPort(Protocol):
         """Put the hooks on; on any error nothing stays installed.
 
         Args:
-            host: what runs the session, a :class:`tokenprune.runtime.carrier.PrefillCarrier`. Not named by type,
+            host: what runs the session, a :class:`tokenprune.runtime.active.ActivePipeline`. Not named by type,
                 because an adapter can be written, and found, without the runtime.
         """
         ...

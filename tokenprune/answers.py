@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from tokenprune.trace import SpanTrace
+from tokenprune.history import SpanHistory
 
 
 class ReportLike(Protocol):
     """What a session measured; see :attr:`Session.report`."""
 
     @property
-    def spans(self) -> Sequence[Sequence[SpanTrace]]: ...
+    def spans(self) -> Sequence[Sequence[SpanHistory]]: ...
 
     def to_dict(self) -> Mapping[str, Any]: ...
 

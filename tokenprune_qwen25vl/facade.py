@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from tokenprune import AttnPrune, Pipeline, STMerge, attach
-from tokenprune.bench.choices import ask_for_letter, named_option
+from tokenprune.bench.multiple_choice import ask_for_letter, named_option
 from tokenprune.errors import InvalidValueError
 from tokenprune.hf.frontend.answering import check_new_tokens
 from tokenprune.hf.frontend.features import encode, encoded_before, few_pixels

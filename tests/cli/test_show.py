@@ -25,9 +25,9 @@ from typer.testing import CliRunner
 
 import tokenprune as tp
 from tokenprune.cli.app import app
+from tokenprune.history import SpanHistory, StepHistory
 from tokenprune.show.cells import DROPPED, KEPT, MERGED, CellMap
 from tokenprune.show.scene import Scene
-from tokenprune.trace import SpanTrace, StepTrace
 
 BUNNY = Path(__file__).parents[1] / "data" / "bigbuckbunny.mp4"
 
@@ -160,12 +160,12 @@ def test_without_the_extra_it_names_the_extra(show: Show, tmp_path: Path, monkey
 # What happened to a cell
 
 
-def traced(steps: list[StepTrace], grid: tuple[int, int, int]) -> CellMap:
+def traced(steps: list[StepHistory], grid: tuple[int, int, int]) -> CellMap:
     total = grid[0] * grid[1] * grid[2]
     plan = tp.TokenPlan.identity(total)
     for step in steps:
         plan = plan.then(step.plan)
-    return CellMap.of(SpanTrace("video", grid, torch.arange(total), plan, tuple(steps)))
+    return CellMap.of(SpanHistory("video", grid, torch.arange(total), plan, tuple(steps)))
 
 
 def test_every_cell_is_what_happened_to_it() -> None:
@@ -173,7 +173,7 @@ def test_every_cell_is_what_happened_to_it() -> None:
     merge = tp.TokenPlan(torch.tensor([0, 1, 4]), torch.tensor([0, 1, -1, 0, 2, 2]), segments=((0, 2),))
     cut = tp.TokenPlan.keeping(torch.tensor([0, 2]), 3)
     cells = traced(
-        [StepTrace("A", None, merge, None), StepTrace("B", 3, cut, torch.tensor([3.0, 1.0, 2.0]))], (2, 1, 3)
+        [StepHistory("A", None, merge, None), StepHistory("B", 3, cut, torch.tensor([3.0, 1.0, 2.0]))], (2, 1, 3)
     )
     assert cells.fate.tolist() == [KEPT, DROPPED, DROPPED, MERGED, KEPT, MERGED]
     assert cells.lost.tolist() == [-1, 1, 0, -1, -1, -1]

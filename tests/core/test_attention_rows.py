@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tokenprune import view as module
+from tokenprune.attention_view import AttentionView, chosen_rows, piece
 from tokenprune.errors import InvalidValueError, UnsupportedModeError
 from tokenprune.testing import attention_views
-from tokenprune.view import AttentionView, chosen_rows, piece
 
 
 def plain(view: AttentionView, rows: list[int]) -> Tensor:

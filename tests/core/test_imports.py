@@ -25,7 +25,7 @@ class Without(PathFinder):
 sys.meta_path = [Without if finder is PathFinder else finder for finder in sys.meta_path]
 """
 EXTRAS = ("transformers", "accelerate", "torchvision", "av", "PIL", "peft", "matplotlib", "jinja2", "typer", "rich")
-HUGGING_FACE = {"PrunableLayer", "PruneVidDynamicCache"}
+HUGGING_FACE = {"PrunableLayer", "PrunableDynamicCache", "PruneVidDynamicCache"}
 
 
 def output(code: str, *blocked: str) -> str:
@@ -49,7 +49,8 @@ for name in set(tp.__all__) - {HUGGING_FACE!r}:
 for module in pkgutil.walk_packages(tp.__path__, "tokenprune."):
     if module.name.split(".")[1] not in ("hf", "cli", "testing", "bench"):
         importlib.import_module(module.name)
-for name in ("benchmark", "choices", "egoschema.asking", "results", "runner", "speed.operators", "speed.request"):
+OFFICES = ("benchmark", "multiple_choice", "egoschema.asking", "results", "runner", "speed.operators", "speed.request")
+for name in OFFICES:
     importlib.import_module("tokenprune.bench." + name)
 tokens = tp.VisualTokens(torch.randn(4 * 2 * 2, 8), grid=(4, 2, 2))
 merged = tp.STMerge(tau=0.8).plan(tokens).apply(tokens)
@@ -57,7 +58,7 @@ assert sum(map(len, merged.sources)) == 16
 assert tp.Pipeline.from_dict(tp.preset("default").to_dict()) == tp.preset("default")
 assert "transformers" not in sys.modules
 try:
-    tp.PruneVidDynamicCache
+    tp.PrunableDynamicCache
 except ModuleNotFoundError as error:
     print(error.name)
 """
@@ -68,7 +69,8 @@ def test_hugging_face_names_load_on_demand() -> None:
     pytest.importorskip("transformers")
     from transformers import DynamicCache
 
-    assert issubclass(tp.PruneVidDynamicCache, DynamicCache)
+    assert issubclass(tp.PrunableDynamicCache, DynamicCache)
+    assert tp.PruneVidDynamicCache is tp.PrunableDynamicCache
     assert tp.PrunableLayer.__module__ == "tokenprune.hf.layer"
 
 

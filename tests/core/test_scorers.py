@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tokenprune.attention_view import AttentionView
 from tokenprune.errors import InvalidValueError
 from tokenprune.operators.attn_prune import AttnPrune
 from tokenprune.scorers import SCORERS, ContentScore, KeyNormScore, RopeCausalScore, as_scorer, attention
 from tokenprune.testing import seen_by
 from tokenprune.tokens import VisualTokens
-from tokenprune.view import AttentionView
 
 
 @dataclass(frozen=True, eq=False)

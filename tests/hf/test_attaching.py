@@ -99,7 +99,7 @@ def test_a_session_keeps_its_last_reports(keep: dict[str, int], left: int) -> No
             seen.append(session.report)
         assert session.reports == seen[-left:]
         gc.collect()
-        assert len(session._carrier._turns) == 0  # with their caches
+        assert len(session._active._turns) == 0  # with their caches
 
 
 def test_of_earlier_turns_only_the_origins_are_remembered() -> None:

@@ -30,7 +30,7 @@ LAYERS = 3
 
 def filled(batch: int = 2, length: int = 6, cache: DynamicCache | None = None) -> DynamicCache:
     """A cache whose keys are 1000 * row + column and whose values are the negatives, in every layer."""
-    cache = tp.PruneVidDynamicCache() if cache is None else cache
+    cache = tp.PrunableDynamicCache() if cache is None else cache
     append(cache, batch, length)
     return cache
 
@@ -299,7 +299,7 @@ def test_an_equal_cache_goes_on_alone() -> None:
 def test_crop_brings_a_conversation_back() -> None:
     model, given = shared_model(), RAGGED
     with tp.attach(model, CUT):
-        cache = tp.PruneVidDynamicCache()
+        cache = tp.PrunableDynamicCache()
         first = answers(model, given, **{CACHE: cache})
         cache.crop(given.length - 1)
         logits = model(

@@ -216,7 +216,7 @@ def test_hidden_states_have_the_length_that_each_layer_saw() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [tp.PruneVidDynamicCache, DynamicCache, lambda: DynamicCache(config=shared_model().config)]
+    "make", [tp.PrunableDynamicCache, DynamicCache, lambda: DynamicCache(config=shared_model().config)]
 )
 def test_a_cache_of_ones_own(make: Any) -> None:
     model, cache = shared_model(), make()

@@ -134,7 +134,7 @@ def test_a_cache_is_taken_under_each_name_that_the_library_takes(name: str) -> N
     model = shared_model()
     with tp.attach(model, PIPELINES["both"]):
         expected = answers(model, PADDED)
-        given = tp.PruneVidDynamicCache()
+        given = tp.PrunableDynamicCache()
         with warnings.catch_warnings():
             warnings.simplefilter("error", FutureWarning)
             assert answers(model, PADDED, **{name: given}) == expected

@@ -161,7 +161,7 @@ def test_an_error_inside_an_operator(operator: Any, error: type[Exception], mess
 
 def test_an_error_in_a_merger_leaves_a_passed_cache_empty() -> None:
     model = shared_model()
-    cache = tp.PruneVidDynamicCache()
+    cache = tp.PrunableDynamicCache()
     with tp.attach(model, tp.Pipeline([Raising()])), pytest.raises(ZeroDivisionError):
         model(**alone(ROWS, 0).inputs(), **{CACHE: cache})
     assert cache.get_seq_length() == 0

@@ -16,7 +16,7 @@ from testing.qwen_case import QwenCase
 
 import tokenprune as tp
 from tokenprune.hf import HFDecoder, ProjectionReader, attention, forward
-from tokenprune.runtime import carrier, session
+from tokenprune.runtime import active, session
 from tokenprune.testing import AdapterConformance, LawBrokenError
 from tokenprune_qwen25vl import boundaries
 
@@ -59,8 +59,8 @@ def features_are_touched(patch: pytest.MonkeyPatch) -> None:
     def scaled(module: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         return args, {**kwargs, "inputs_embeds": kwargs["inputs_embeds"] * (1 + 1e-6)}
 
-    def with_a_hook(self: HFDecoder, carrier: Any) -> Any:
-        return [*install(self, carrier), self.text.register_forward_pre_hook(scaled, with_kwargs=True)]
+    def with_a_hook(self: HFDecoder, active: Any) -> Any:
+        return [*install(self, active), self.text.register_forward_pre_hook(scaled, with_kwargs=True)]
 
     patch.setattr(HFDecoder, "install", with_a_hook)
 
@@ -101,9 +101,9 @@ def ratios_are_made_up(patch: pytest.MonkeyPatch) -> None:
 def a_hook_is_left_behind(patch: pytest.MonkeyPatch) -> None:
     install = HFDecoder.install
 
-    def with_a_hook(self: HFDecoder, carrier: Any) -> Any:
+    def with_a_hook(self: HFDecoder, active: Any) -> Any:
         LEFT_BEHIND.append(self.text.register_forward_pre_hook(lambda module, args: None))
-        return install(self, carrier)
+        return install(self, active)
 
     patch.setattr(HFDecoder, "install", with_a_hook)
 
@@ -120,13 +120,13 @@ def nobody_looks_whether_it_is_attached(patch: pytest.MonkeyPatch) -> None:
 
 def reports_are_shared(patch: pytest.MonkeyPatch) -> None:
     everyones: list[Any] = []
-    finish = carrier.PrefillCarrier.finish
+    finish = active.ActivePipeline.finish
 
     def shared(self: Any, *args: Any) -> None:
         finish(self, *args)
         everyones.append(self.reports[-1])
 
-    patch.setattr(carrier.PrefillCarrier, "finish", shared)
+    patch.setattr(active.ActivePipeline, "finish", shared)
     patch.setattr(tp.Session, "report", property(lambda self: everyones[-1] if everyones else None))
 
 

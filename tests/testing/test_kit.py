@@ -91,7 +91,7 @@ def test_scorers(scorer: tp.TokenScorer) -> None:
 
 def test_caches() -> None:
     pytest.importorskip("transformers")
-    assert len(check_cache(tp.PruneVidDynamicCache)) == len(CACHE_LAWS)
+    assert len(check_cache(tp.PrunableDynamicCache)) == len(CACHE_LAWS)
 
 
 @dataclass(frozen=True)
@@ -458,7 +458,7 @@ class TestBrokenCaches:
             "reset": ("reset", DynamicLayer.reset),
         }
         monkeypatch.setattr(layer, *broken[part])
-        breaks(CACHE_LAWS, tp.PruneVidDynamicCache, law)
+        breaks(CACHE_LAWS, tp.PrunableDynamicCache, law)
 
 
 @given(visual_tokens())

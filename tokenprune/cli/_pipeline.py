@@ -74,7 +74,7 @@ class PipelineChoice:
             UsageError: options that exclude each other, an unknown preset, or a value that is not allowed.
             PipelineFileError: the file cannot be read as a pipeline.
         """
-        from tokenprune.named_pipelines import preset
+        from tokenprune.named import preset
         from tokenprune.pipeline import Pipeline
 
         given = (self.tau, self.cluster_ratio, self.segment_ratio, self.keep_ratio, self.layer)
@@ -97,7 +97,7 @@ class PipelineChoice:
             raise UsageError(str(error), as_json) from error
 
     def _custom(self) -> Pipeline:
-        from tokenprune.named_pipelines import LAYER
+        from tokenprune.named import LAYER
         from tokenprune.operators.attn_prune import AttnPrune
         from tokenprune.operators.st_merge import STMerge
         from tokenprune.pipeline import Pipeline

@@ -44,7 +44,7 @@ def parse_grid(
     Raises:
         UsageError: a value that is no number, or that its operator does not allow.
     """
-    from tokenprune.named_pipelines import LAYER
+    from tokenprune.named import LAYER
 
     axes = {
         "tau": _values("--tau", tau, float, as_json),

@@ -161,7 +161,7 @@ def load_pipelines(presets: list[str], files: list[Path], as_json: bool) -> dict
         UsageError: an unknown preset.
         PipelineFileError: a file that cannot be read as a pipeline.
     """
-    from tokenprune.named_pipelines import preset
+    from tokenprune.named import preset
     from tokenprune.pipeline import Pipeline
 
     try:

@@ -7,7 +7,7 @@ Needs transformers; only adapters import it.
 from __future__ import annotations
 
 from tokenprune.hf.attention import ProjectionReader
-from tokenprune.hf.cache import PruneVidDynamicCache, make_prunable
+from tokenprune.hf.cache import PrunableDynamicCache, PruneVidDynamicCache, make_prunable
 from tokenprune.hf.decoder import HFDecoder
 from tokenprune.hf.layer import PrunableLayer
 from tokenprune.hf.locate import known_module, only_module
@@ -18,6 +18,7 @@ __all__ = [
     "PlaceholderRun",
     "ProjectionReader",
     "PrunableLayer",
+    "PrunableDynamicCache",
     "PruneVidDynamicCache",
     "known_module",
     "make_prunable",

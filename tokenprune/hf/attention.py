@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tokenprune.adapter import Removable
+from tokenprune.attention_view import AttentionView
 from tokenprune.errors import UnsupportedModeError
-from tokenprune.view import AttentionView
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

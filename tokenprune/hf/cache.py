@@ -13,7 +13,7 @@ from tokenprune.errors import UnsupportedCacheError, UnsupportedModeError
 from tokenprune.hf.layer import Gate, PrunableLayer
 
 
-class PruneVidDynamicCache(DynamicCache):
+class PrunableDynamicCache(DynamicCache):
     """A :class:`~transformers.DynamicCache` whose layers can be cut (:class:`tokenprune.PrunableCache`).
 
     No cache has to be passed to ``generate`` while a session is attached; this one can be, and can be kept for a
@@ -37,6 +37,10 @@ class PruneVidDynamicCache(DynamicCache):
     def stored_length(self) -> int:
         """Slots each layer stores, padding included."""
         return make_prunable(self).stored_length
+
+
+PruneVidDynamicCache = PrunableDynamicCache
+"""The name of 0.1."""
 
 
 @dataclass(eq=False)
@@ -113,9 +117,9 @@ def check_prunable(cache: object) -> DynamicCache:
     Raises:
         UnsupportedCacheError: another kind of cache or layer, or one that already holds tokens.
     """
-    if type(cache) not in (DynamicCache, PruneVidDynamicCache) or not isinstance(cache, DynamicCache):
+    if type(cache) not in (DynamicCache, PrunableDynamicCache) or not isinstance(cache, DynamicCache):
         raise UnsupportedCacheError(
-            f"a {type(cache).__name__} cannot be pruned; pass no cache, a DynamicCache or a PruneVidDynamicCache"
+            f"a {type(cache).__name__} cannot be pruned; pass no cache, a DynamicCache or a PrunableDynamicCache"
         )
     for index, layer in enumerate(cache.layers):
         if isinstance(layer, PrunableLayer):

@@ -21,10 +21,10 @@ from tokenprune.hf.encoder import EncoderHooks, VisionEncoder, embedding_dtype
 from tokenprune.hf.forward import PrefillForward
 from tokenprune.hf.guard import guard_generate, refuse_forward, refuse_modules, refuse_training
 from tokenprune.hf.inputs import earlier_slots, open_cache
-from tokenprune.hf.mass import Fallback, MassBias, carries_mass, require_carrier
+from tokenprune.hf.mass import Fallback, MassBias, carries_mass, require_mass_backend
 from tokenprune.hf.net import VISUAL_INPUTS, Net
 from tokenprune.hf.release import given_cache, require_known, with_cache
-from tokenprune.runtime.carrier import PrefillCarrier
+from tokenprune.runtime.active import ActivePipeline
 from tokenprune.runtime.prefill import Prefill
 from tokenprune.runtime.row_signals import Recall, encoder_needs
 
@@ -45,19 +45,19 @@ class HFDecoder:
     text: PreTrainedModel
     encoder: VisionEncoder | None = None
 
-    def install(self, carrier: PrefillCarrier) -> Sequence[Removable]:
-        refuse_compiled_around(carrier.adapter.model, self.text)
-        if len(carrier.pipeline):
+    def install(self, active: ActivePipeline) -> Sequence[Removable]:
+        refuse_compiled_around(active.adapter.model, self.text)
+        if len(active.pipeline):
             refuse_modules(self.model, self.text)
         require_known(self.text)
-        probe = self._probe(carrier)
-        hooks = _Hooks(self.text, carrier, None if probe is None else probe.recall)
+        probe = self._probe(active)
+        hooks = _Hooks(self.text, active, None if probe is None else probe.recall)
         put: list[Removable] = [hooks]
         try:
-            if carrier.pipeline.mass is not None:
-                if carrier.fallback is not None and not carries_mass(self.text):
-                    put.append(Fallback(self.text, carrier.fallback))
-                require_carrier(self.text)
+            if active.pipeline.mass is not None:
+                if active.fallback is not None and not carries_mass(self.text):
+                    put.append(Fallback(self.text, active.fallback))
+                require_mass_backend(self.text)
             hooked = (self.model, self.prompt, self.text, *(() if probe is None else probe.modules))
             put += [guard_copies(module, put) for module in dict.fromkeys(hooked)]
             if probe is not None:
@@ -67,7 +67,7 @@ class HFDecoder:
             put.append(self.prompt.register_forward_hook(hooks.after_prompt, with_kwargs=True, always_call=True))
             put.append(self.text.register_forward_pre_hook(hooks.before_text, with_kwargs=True))
             put.append(self.text.register_forward_hook(hooks.after_text, with_kwargs=True, always_call=True))
-            put += guard_generate(self.model, self.text, carrier, hooks.net)
+            put += guard_generate(self.model, self.text, active, hooks.net)
             if hooks.acts:
                 put.append(self.model.register_forward_pre_hook(hooks.net.before_model))
                 put.append(self.model.register_forward_hook(hooks.net.after_model))
@@ -77,9 +77,9 @@ class HFDecoder:
             raise
         return put
 
-    def _probe(self, carrier: PrefillCarrier) -> EncoderHooks | None:
+    def _probe(self, active: ActivePipeline) -> EncoderHooks | None:
         """What reads the vision encoder; None where no operator needs it."""
-        needed = encoder_needs(carrier.stages, carrier.given)
+        needed = encoder_needs(active.stages, active.given)
         if not needed:
             return None
         if self.encoder is None:
@@ -94,9 +94,9 @@ class HFDecoder:
 class _Hooks:
     """The hooks of one session; what it holds of a forward is gone when that forward ends."""
 
-    def __init__(self, text: PreTrainedModel, carrier: PrefillCarrier, recall: Recall | None) -> None:
+    def __init__(self, text: PreTrainedModel, active: ActivePipeline, recall: Recall | None) -> None:
         self.text = text
-        self.carrier = carrier
+        self.active = active
         self.recall = recall
         self.net = Net()
         self.input_ids: Tensor | None = None
@@ -107,7 +107,7 @@ class _Hooks:
 
     @property
     def acts(self) -> bool:
-        return len(self.carrier.pipeline) > 0
+        return len(self.active.pipeline) > 0
 
     def remove(self) -> None:
         """Take off what an interrupted forward has left (always-called hooks are not called on an interrupt)."""
@@ -115,11 +115,11 @@ class _Hooks:
         self.bias.remove()
         self.input_ids = None
         if self.depth:
-            self.carrier.entrance.leave(self.depth)
+            self.active.entrance.leave(self.depth)
         self.depth = 0
 
     def before_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self.carrier.entrance.asked = True
+        self.active.entrance.asked = True
         if self.acts:
             refuse_forward(module, args, kwargs)
 
@@ -129,9 +129,9 @@ class _Hooks:
         if self.acts:
             refuse_compiled(module)
             refuse_training(module)
-        if self.depth and not self.carrier.entrance.is_elsewhere:
+        if self.depth and not self.active.entrance.is_elsewhere:
             self.remove()
-        depth = self.carrier.entrance.enter(sys._getframe(1))
+        depth = self.active.entrance.enter(sys._getframe(1))
         if not depth:
             return
         self.depth = depth
@@ -140,14 +140,14 @@ class _Hooks:
             raise UnsupportedModeError("inputs_embeds beside visual inputs cannot be pruned; pass input_ids")
 
     def after_prompt(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        if self.depth and not self.carrier.entrance.is_elsewhere:
+        if self.depth and not self.active.entrance.is_elsewhere:
             self.remove()
 
     def before_text(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         embeds = kwargs.get("inputs_embeds")
-        if embeds is None or self.carrier.entrance.is_unobserved or (is_compiling() and not self.acts):
+        if embeds is None or self.active.entrance.is_unobserved or (is_compiling() and not self.acts):
             return None
         if self.acts:
             refuse_compiled(module)
@@ -165,11 +165,11 @@ class _Hooks:
         changed = self._prepared_for_later(changed, past)
         if prefill is None:
             return args, changed
-        self.forward = PrefillForward(self.text, self.carrier, prefill, changed, self.bias, self._prunable)
+        self.forward = PrefillForward(self.text, self.active, prefill, changed, self.bias, self._prunable)
         return args, self.forward.enter()
 
     def after_text(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:
-        if not self.carrier.entrance.is_elsewhere:
+        if not self.active.entrance.is_elsewhere:
             self._end_forward(completed=output is not None)
 
     def _end_forward(self, *, completed: bool) -> None:
@@ -194,9 +194,9 @@ class _Hooks:
         valid = valid.to(self.input_ids.device)
         earlier = earlier_slots(given_cache(self.text, kwargs), given, past, len(valid))
         prompt = Prompt(self.input_ids, kwargs.get("position_ids"), valid)
-        prefill = self.carrier.begin(prompt, earlier, past)
+        prefill = self.active.begin(prompt, earlier, past)
         if prefill is not None:
-            self.carrier.take_signals(prefill, embeds, self.recall)
+            self.active.take_signals(prefill, embeds, self.recall)
         return prefill
 
     def _prunable(self, cache: object) -> PrunableHandle:

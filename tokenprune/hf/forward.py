@@ -17,19 +17,19 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from tokenprune.adapter import AttentionReader, Removable
+from tokenprune.attention_view import AttentionView
 from tokenprune.hf.cache import PrunableHandle
 from tokenprune.hf.guard import refuse_dropped_cache
-from tokenprune.hf.mass import MassBias, require_carrier, require_room
+from tokenprune.hf.mass import MassBias, require_mass_backend, require_room
 from tokenprune.hf.press import Press, Watch
 from tokenprune.hf.release import causal_mask, given_cache, require_stored
 from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM, Stage
-from tokenprune.runtime.carrier import PrefillCarrier
+from tokenprune.runtime.active import ActivePipeline
 from tokenprune.runtime.log import tell_attention
 from tokenprune.runtime.prefill import Prefill
 from tokenprune.runtime.report import CacheBytes, LayerLog
 from tokenprune.runtime.slots import Gather, Slots
 from tokenprune.runtime.state import MERGE, Step
-from tokenprune.view import AttentionView
 
 
 class PrefillForward:
@@ -37,7 +37,7 @@ class PrefillForward:
 
     Args:
         text: the decoder.
-        carrier: the session.
+        active: the session.
         prefill: the prefill that begins.
         kwargs: keyword arguments of the decoder's forward; they are not changed.
         bias: adds the mass of the running batch.
@@ -47,7 +47,7 @@ class PrefillForward:
     def __init__(
         self,
         text: PreTrainedModel,
-        carrier: PrefillCarrier,
+        active: ActivePipeline,
         prefill: Prefill,
         kwargs: dict[str, Any],
         bias: MassBias,
@@ -55,7 +55,7 @@ class PrefillForward:
     ) -> None:
         self.text = text
         self.layers = list(text.get_submodule("layers").children())
-        self.carrier = carrier
+        self.active = active
         self.prefill = prefill
         self.state = prefill.state
         self.kwargs = kwargs
@@ -81,8 +81,8 @@ class PrefillForward:
             for stage in self.prefill.stages:
                 self.prefill.note_idle(stage)
             return self.kwargs
-        if self.carrier.pipeline.mass is not None:
-            require_carrier(self.text)
+        if self.active.pipeline.mass is not None:
+            require_mass_backend(self.text)
         changed = self._act_before_llm()
         if not self.shortened and not self.prefill.may_act([AFTER_LAYER, AFTER_PREFILL]):
             for stage in self.prefill.stages[len(self.prefill.records) :]:
@@ -110,7 +110,7 @@ class PrefillForward:
         for stage in self.prefill.stages[len(self.prefill.records) :]:
             self.prefill.note_idle(stage)
         cache_bytes = None if self.cache is None else _cache_bytes(self.cache)
-        self.carrier.finish(self.prefill, self.log, self.cache, cache_bytes)
+        self.active.finish(self.prefill, self.log, self.cache, cache_bytes)
 
     def _act_before_llm(self) -> dict[str, Any]:
         changed = dict(self.kwargs)
@@ -177,7 +177,7 @@ class PrefillForward:
                 # Before the hooks of others, so that what they capture is what the next layer sees.
                 self.hooks.append(layer.register_forward_hook(at.after, with_kwargs=True, prepend=True))
             if self.press is not None and "attention" in self.press.stage.needs:
-                watch = Watch(self.press, self.carrier.reader(index), index)
+                watch = Watch(self.press, self.active.reader(index), index)
                 self.hooks.append(layer.register_forward_pre_hook(watch.before, with_kwargs=True))
                 self.hooks.append(layer.register_forward_hook(watch.after, with_kwargs=True, prepend=True))
 
@@ -203,7 +203,7 @@ class PrefillForward:
         """Before the layer after which an operator acts: watch what its attention reads, if that will be needed."""
         asked = self.prefill.rows_for(stage)
         if any(asked) and "attention" in stage.needs:
-            self.readers[layer] = self.carrier.reader(layer)
+            self.readers[layer] = self.active.reader(layer)
             rows = [places if yes else places[:0] for places, yes in zip(self.state.text_rows, asked)]
             self.hooks += self.readers[layer].watch(rows)
 

@@ -24,10 +24,10 @@ from tokenprune.errors import UnsupportedCacheError, UnsupportedModeError
 from tokenprune.hf.cache import check_prunable
 from tokenprune.hf.compiled import refuse_compiled, refuse_compiled_around
 from tokenprune.hf.in_front import InFront
-from tokenprune.hf.mass import holds_mass, require_carrier
+from tokenprune.hf.mass import holds_mass, require_mass_backend
 from tokenprune.hf.net import VISUAL_INPUTS, Net
 from tokenprune.hf.release import caches_of_call, given_cache, with_cache
-from tokenprune.runtime.carrier import Call, PrefillCarrier
+from tokenprune.runtime.active import ActivePipeline, Call
 
 CONTINUOUS_BATCHING = ("generate_batch", "init_continuous_batching", "continuous_batching_context_manager")
 DECODING_MODES = (
@@ -40,24 +40,24 @@ CACHES = (None, "dynamic", "offloaded", "hybrid")  # the library reads "hybrid",
 
 
 def guard_generate(
-    model: PreTrainedModel, text: PreTrainedModel, carrier: PrefillCarrier, net: Net
+    model: PreTrainedModel, text: PreTrainedModel, active: ActivePipeline, net: Net
 ) -> Sequence[Removable]:
     """Stand in front of ``generate``: it works as before, except that modes that cannot be pruned are refused."""
     generate: Callable[..., Any] = getattr(model, "generate")  # noqa: B009 - its type is hidden
     signature = inspect.signature(generate)
-    acts = len(carrier.pipeline) > 0
+    acts = len(active.pipeline) > 0
 
     @functools.wraps(generate)
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        carrier.entrance.asked = True
+        active.entrance.asked = True
         if acts:
             refuse_modules(model, text)
         call = _read_call(model, _named(signature, args, kwargs), acts=acts)
         cache = given_cache(model, kwargs)
-        if carrier.pipeline.mass is not None or holds_mass(cache):
-            require_carrier(text)
+        if active.pipeline.mass is not None or holds_mass(cache):
+            require_mass_backend(text)
         named = kwargs if cache is None else with_cache(model, kwargs, cache)
-        with carrier.generating(call), net.under_generate(kwargs) if acts else nullcontext():
+        with active.generating(call), net.under_generate(kwargs) if acts else nullcontext():
             return generate(*args, **named)
 
     guards = [InFront(model, "generate", guarded)]

@@ -53,7 +53,7 @@ def carries_mass(text: PreTrainedModel) -> bool:
     return backend_of(text) in CARRIERS
 
 
-def require_carrier(text: PreTrainedModel) -> None:
+def require_mass_backend(text: PreTrainedModel) -> None:
     """Raise unless the decoder's attention backend can carry the mass.
 
     Raises:
@@ -124,7 +124,7 @@ class MassBias:
 
     def _activate(self) -> None:
         """From now on this forward's attention is changed; the hooks are put on when first needed, and stay."""
-        require_carrier(self.text)
+        require_mass_backend(self.text)
         self._active = True
         if self._hooks:
             return

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from tokenprune.adapter import AttentionReader, Removable
+from tokenprune.attention_view import AttentionView
 from tokenprune.errors import PlanError
 from tokenprune.hf.cache import PrunableHandle
 from tokenprune.operator import Stage
 from tokenprune.plan import TokenPlan
 from tokenprune.runtime.prefill import Prefill
 from tokenprune.runtime.slots import Slots
-from tokenprune.view import AttentionView
 
 Queries = Callable[[bool], Tensor]
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from tokenprune.budget import Budget
+from tokenprune.operators.budgeted import Budgeted
 from tokenprune.operators.per_frame import require_full_grid
 from tokenprune.plan import TokenPlan
 from tokenprune.points import Points, stepped, undisturbed
@@ -18,7 +18,7 @@ FIRST = 255.0
 
 
 @dataclass(frozen=True)
-class EVS:
+class EVS(Budgeted):
     """Keep the tokens least like the token at their place one frame earlier; the first frame goes first.
 
     Efficient Video Sampling (arXiv 2510.14624): the dissimilarity of a token is 1 minus the cosine to the unpruned
@@ -41,21 +41,9 @@ class EVS:
         InvalidValueError: by ``plan``: tokens were merged or dropped before, or features hold NaN or infinity.
     """
 
-    keep_ratio: float | None = None
-    keep: int | None = None
-
     site: ClassVar[str] = "before_llm"
-    needs: ClassVar[tuple[str, ...]] = ()
     modalities: ClassVar[tuple[str, ...]] = ("video",)
     needs_full_grid: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        _ = self.budget
-
-    @property
-    def budget(self) -> Budget:
-        """How many tokens stay."""
-        return Budget(self.keep_ratio, self.keep)
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """Decide which tokens go on; ``plan.scores`` is how unlike the frame before each is."""

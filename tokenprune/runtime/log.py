@@ -7,9 +7,9 @@ import logging
 from collections.abc import Sequence
 
 from tokenprune.adapter import VisualSpan
+from tokenprune.attention_view import AttentionView
 from tokenprune.operator import Stage
 from tokenprune.runtime.prefill import StageRecord
-from tokenprune.view import AttentionView
 
 logger = logging.getLogger("tokenprune")
 

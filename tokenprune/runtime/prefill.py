@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from tokenprune.errors import UnsupportedModeError
+from tokenprune.history import StepHistory
 from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM, Stage
 from tokenprune.plan import TokenPlan
 from tokenprune.runtime.state import GATHER, MERGE, RowState, Step, TokenState
-from tokenprune.runtime.timing import Moment
-from tokenprune.trace import StepTrace
+from tokenprune.runtime.timing import Timestamp
 
 _READ_THE_TEXT = {"attention", "text"}
 
@@ -30,8 +30,8 @@ class StageRecord:
     stage: Stage
     before: list[int]
     after: list[int]
-    begin: Moment
-    end: Moment
+    begin: Timestamp
+    end: Timestamp
 
 
 @dataclass(eq=False)
@@ -87,7 +87,7 @@ class Prefill:
             hidden: ``(B, S, D)`` embeddings or hidden states of the running sequence.
             attend: reads the attention of the layer, where the operator needs it.
         """
-        begin, before = Moment.now(hidden.device), self.state.visual_counts()
+        begin, before = Timestamp.now(hidden.device), self.state.visual_counts()
         asked = self.rows_for(stage)
         ask, rule = (_ask_each_span, MERGE) if stage.site == BEFORE_LLM else (_ask_row, GATHER)
         decided = [
@@ -98,7 +98,7 @@ class Prefill:
         ]
         plans, kept = [plan for plan, _ in decided], [counts for _, counts in decided]
         step = None if all(plan.is_identity for plan in plans) else self.state.step(plans, kept, rule)
-        end = Moment.now(hidden.device)
+        end = Timestamp.now(hidden.device)
         self.records.append(StageRecord(stage, before, self.state.visual_counts(), begin, end))
         return step
 
@@ -109,7 +109,7 @@ class Prefill:
 
     def press(self, stage: Stage, counts: list[int], union: Sequence[Tensor]) -> None:
         """Record a press: ``counts`` of each row's tokens are kept in each layer and head, ``union`` in any of them."""
-        before, now = self.state.visual_counts(), Moment.now(self.state.slots.columns.device)
+        before, now = self.state.visual_counts(), Timestamp.now(self.state.slots.columns.device)
         self.pressed = counts
         plans = [TokenPlan.keeping(kept.nonzero().squeeze(1), len(kept)) for kept in union]
         parts = [plan.split(row.counts) if row.spans else [] for row, plan in zip(self.state.rows, plans)]
@@ -122,12 +122,12 @@ class Prefill:
 
     def note_idle(self, stage: Stage) -> None:
         """Record that an operator had nothing to do."""
-        counts, now = self.state.visual_counts(), Moment.now(self.state.slots.columns.device)
+        counts, now = self.state.visual_counts(), Timestamp.now(self.state.slots.columns.device)
         self.records.append(StageRecord(stage, counts, counts, now, now))
 
     def ending_now(self, device: torch.device) -> None:
         """The last stage lasted until now."""
-        self.records[-1] = replace(self.records[-1], end=Moment.now(device))
+        self.records[-1] = replace(self.records[-1], end=Timestamp.now(device))
 
     def _more(self, stage: Stage, number: int, row: RowState, attend: Attend | None) -> Mapping[str, Any]:
         if attend is None or "attention" not in stage.needs:
@@ -177,4 +177,4 @@ def _labelled(plan: TokenPlan, row: RowState, number: int) -> TokenPlan:
 
 def _trace(stage: Stage, row: RowState, number: int, plan: TokenPlan) -> None:
     if not plan.is_identity:
-        row.steps[number].append(StepTrace(stage.name, stage.layer, plan, plan.scores))
+        row.steps[number].append(StepHistory(stage.name, stage.layer, plan, plan.scores))

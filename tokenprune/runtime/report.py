@@ -9,12 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
+from tokenprune.history import SpanHistory
 from tokenprune.plan import TokenPlan
 from tokenprune.runtime.origins import Origins
 from tokenprune.runtime.prefill import Prefill, StageRecord
 from tokenprune.runtime.slots import Slots
 from tokenprune.runtime.state import RowState
-from tokenprune.trace import SpanTrace
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,12 @@ class Report:
         return self._origins.sources
 
     @property
-    def spans(self) -> list[list[SpanTrace]]:
+    def spans(self) -> list[list[SpanHistory]]:
         """Per row its videos and images of this prefill, in order, and what each operator did to them."""
         offset = self._origins.first_new - self._origins.first_passed
         return [
             [
-                SpanTrace(span.modality, span.grid, span.columns + offset, plan, tuple(steps))
+                SpanHistory(span.modality, span.grid, span.columns + offset, plan, tuple(steps))
                 for span, plan, steps in zip(row.spans, _plans_of(row), row.steps)
             ]
             for row in self._state_rows[:: self.expanded]

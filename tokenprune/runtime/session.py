@@ -15,9 +15,9 @@ from torch import nn
 from tokenprune.adapter import Removable
 from tokenprune.errors import AlreadyAttachedError, InvalidValueError, TokenPruneWarning, UnsupportedModeError
 from tokenprune.messages import shown
-from tokenprune.named_pipelines import AnyPipeline, as_pipeline
+from tokenprune.named import AnyPipeline, as_pipeline
 from tokenprune.plugins import find_adapter
-from tokenprune.runtime.carrier import PrefillCarrier
+from tokenprune.runtime.active import ActivePipeline
 from tokenprune.runtime.report import Report
 from tokenprune.runtime.row_signals import Given, check_given, require_sources
 
@@ -54,23 +54,23 @@ class Session:
         kept: deque[Report] = deque(maxlen=min(keep_reports, sys.maxsize))
         stages = self.pipeline.stages(adapter.depth)
         require_sources(stages, given)
-        self._carrier = PrefillCarrier(self.pipeline, adapter, stages, fallback, given, kept)
+        self._active = ActivePipeline(self.pipeline, adapter, stages, fallback, given, kept)
         self._modules = list(model.modules())
         with _attaching:
             if any(module in _attached for module in self._modules):
                 raise AlreadyAttachedError("this model already has a session; detach it first")
-            self._handles: list[Removable] = list(adapter.port().install(self._carrier))
+            self._handles: list[Removable] = list(adapter.port().install(self._active))
             _attached.update(self._modules)
 
     @property
     def report(self) -> Report | None:
         """The report of the last prefill that held visual tokens; None before the first."""
-        return self._carrier.reports[-1] if self._carrier.reports else None
+        return self._active.reports[-1] if self._active.reports else None
 
     @property
     def reports(self) -> list[Report]:
         """The last reports, as many as :func:`attach` was told to keep, oldest first."""
-        return list(self._carrier.reports)
+        return list(self._active.reports)
 
     def detach(self) -> None:
         """Take every hook off; doing it twice is harmless.
@@ -80,7 +80,7 @@ class Session:
         Raises:
             UnsupportedModeError: this thread is in the middle of a call (from a streamer, a hook, an operator).
         """
-        self._carrier.entrance.close()
+        self._active.entrance.close()
         with _attaching:
             while self._handles:
                 self._handles.pop().remove()
@@ -96,7 +96,7 @@ class Session:
     ) -> None:
         attached = bool(self._handles)
         self.detach()
-        if kind is None and attached and len(self.pipeline) and not self._carrier.entrance.asked:
+        if kind is None and attached and len(self.pipeline) and not self._active.entrance.asked:
             warnings.warn(
                 "a session ended in which the model was never called; a thread that calls it must be joined inside the "
                 "`with` block",

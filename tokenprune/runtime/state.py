@@ -17,12 +17,12 @@ from torch import Tensor
 
 from tokenprune.adapter import VisualSpan
 from tokenprune.device import upload
+from tokenprune.history import StepHistory
 from tokenprune.plan import TokenPlan
 from tokenprune.runtime.mass import with_heirs
 from tokenprune.runtime.slots import Gather, Slots
 from tokenprune.signals import RULES, STAYS, carry_signals
 from tokenprune.tokens import TokenSpan, VisualTokens
-from tokenprune.trace import StepTrace
 
 GATHER, MERGE = "gather", "merge"
 """Rules for what travels: a kept token's own entry (positions, masks, ids), or the mix of what was merged into it."""
@@ -87,7 +87,7 @@ class RowState:
     mass: Tensor | None
     entry: Tensor | None = None
     signals: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
-    steps: list[list[StepTrace]] = field(default_factory=list[list[StepTrace]])
+    steps: list[list[StepHistory]] = field(default_factory=list[list[StepHistory]])
 
     @classmethod
     def start(cls, spans: Sequence[VisualSpan], device: torch.device, with_mass: bool) -> RowState:

@@ -10,14 +10,14 @@ import torch
 
 
 @dataclass(frozen=True)
-class Moment:
+class Timestamp:
     """A point in the work given to a device."""
 
     clock: float
     event: torch.cuda.Event | None
 
     @classmethod
-    def now(cls, device: torch.device) -> Moment:
+    def now(cls, device: torch.device) -> Timestamp:
         """This moment: an event in the device's stream on CUDA, the wall clock elsewhere."""
         event = None
         if device.type == "cuda":
@@ -25,7 +25,7 @@ class Moment:
             event.record(torch.cuda.current_stream(device))
         return cls(time.perf_counter(), event)
 
-    def until(self, end: Moment) -> float:
+    def until(self, end: Timestamp) -> float:
         """Seconds from here to ``end`` (this waits for the device)."""
         if self.event is None or end.event is None:
             return end.clock - self.clock

@@ -13,9 +13,9 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from tokenprune.attention_view import AttentionView
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import not_one_of
-from tokenprune.view import AttentionView
 
 SCORE_BYTES = 64 * 2**20
 """Most bytes of (heads x text rows x keys) alive at once, every temporary counted."""

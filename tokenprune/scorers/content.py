@@ -8,9 +8,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from tokenprune.attention_view import attention_of
 from tokenprune.scorers.attention import attention_scores, check_head_reduction
 from tokenprune.tokens import VisualTokens
-from tokenprune.view import attention_of
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tokenprune.attention_view import attention_of
 from tokenprune.tokens import VisualTokens
-from tokenprune.view import attention_of
 
 
 @dataclass(frozen=True)

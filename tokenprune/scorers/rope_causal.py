@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from tokenprune.attention_view import attention_of
 from tokenprune.scorers.attention import attention_scores, check_head_reduction
 from tokenprune.tokens import VisualTokens
-from tokenprune.view import attention_of
 
 
 @dataclass(frozen=True)

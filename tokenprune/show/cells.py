@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from tokenprune.history import SpanHistory, StepHistory
 from tokenprune.plan import TokenPlan
-from tokenprune.trace import SpanTrace, StepTrace
 
 KEPT, MERGED, DROPPED = 0, 1, 2
 FATES = ("kept", "merged", "dropped")
@@ -62,7 +62,7 @@ class CellMap:
     scored_by: int
 
     @classmethod
-    def of(cls, span: SpanTrace) -> CellMap:
+    def of(cls, span: SpanHistory) -> CellMap:
         """The cells of one traced video or image."""
         frames, height, width = span.grid
         total = frames * height * width
@@ -120,13 +120,13 @@ class CellMap:
         return heat
 
 
-def _on_cpu(step: StepTrace) -> StepTrace:
+def _on_cpu(step: StepHistory) -> StepHistory:
     plan = TokenPlan(step.plan.anchors.cpu(), step.plan.assign.cpu())
     scores = None if step.scores is None else step.scores.cpu()
-    return StepTrace(step.operator, step.layer, plan, scores)
+    return StepHistory(step.operator, step.layer, plan, scores)
 
 
-def _scores(step: StepTrace, before: TokenPlan) -> Floats | None:
+def _scores(step: StepHistory, before: TokenPlan) -> Floats | None:
     """``(N,)`` score of each cell's token, NaN for the dropped; None where they tell nothing."""
     if step.scores is None or len(step.scores) == 0:
         return None

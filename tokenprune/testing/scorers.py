@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tokenprune.attention_view import AttentionView
 from tokenprune.messages import shown
 from tokenprune.operator import TokenScorer
 from tokenprune.testing.laws import Law, check_all, law, require
 from tokenprune.testing.same import same_bits, unchanged
 from tokenprune.testing.strategies import attention_views, seen_by
-from tokenprune.view import AttentionView
 
 SCORE_BYTES = 64 * 2**20
 TOLERANCE = 1e-5

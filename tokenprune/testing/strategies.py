@@ -11,9 +11,9 @@ import torch
 from hypothesis import strategies as st
 from torch import Generator, Tensor
 
+from tokenprune.attention_view import AttentionView
 from tokenprune.plan import TokenPlan
 from tokenprune.tokens import VisualTokens
-from tokenprune.view import AttentionView
 
 Grid = tuple[int, int, int]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)

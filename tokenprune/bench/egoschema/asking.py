@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.bench.choices import ask_for_letter, named_option
 from tokenprune.bench.egoschema.files import EgoQuestion, find_video
+from tokenprune.bench.multiple_choice import ask_for_letter, named_option
 from tokenprune.errors import VideoError
 
 if TYPE_CHECKING:

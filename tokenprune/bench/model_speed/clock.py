@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tokenprune.hf.frontend.family import Parts
 from tokenprune.hf.release import cache_of
-from tokenprune.runtime.timing import Moment
+from tokenprune.runtime.timing import Timestamp
 
 
 class AnswerClock:
@@ -28,10 +28,10 @@ class AnswerClock:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.kv_bytes: int | None = None
-        self._start: Moment | None = None
-        self._tower: list[Moment] = []
-        self._prefill: list[Moment] = []
-        self._tokens: list[Moment] = []
+        self._start: Timestamp | None = None
+        self._tower: list[Timestamp] = []
+        self._prefill: list[Timestamp] = []
+        self._tokens: list[Timestamp] = []
         self._puts = 0
 
     @contextmanager
@@ -54,7 +54,7 @@ class AnswerClock:
         """The answer begins."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
-        self._start = Moment.now(self.device)
+        self._start = Timestamp.now(self.device)
 
     def put(self, value: Tensor) -> None:
         """Called by ``generate`` with the prompt, then with every new token of all rows."""
@@ -94,8 +94,8 @@ class AnswerClock:
             self._note(self._prefill)
             self.kv_bytes = cache_bytes(cache_of(output))
 
-    def _note(self, moments: list[Moment]) -> None:
-        moments.append(Moment.now(self.device))
+    def _note(self, stamps: list[Timestamp]) -> None:
+        stamps.append(Timestamp.now(self.device))
 
 
 def cache_bytes(cache: Any) -> int | None:

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from tokenprune.attention_view import AttentionView
 from tokenprune.bench.speed.direct import direct_merge
 from tokenprune.bench.speed.scoring import AttentionShape, random_view
 from tokenprune.cluster import dpc_knn, portion
@@ -22,7 +23,6 @@ from tokenprune.operators.uniform import UniformSelect
 from tokenprune.plan import TokenPlan
 from tokenprune.scorers import SCORERS
 from tokenprune.tokens import VisualTokens
-from tokenprune.view import AttentionView
 
 PLAN = "STMerge: plan"
 FRAME_PAIRS = "STMerge: clustering of the frames (T x T)"

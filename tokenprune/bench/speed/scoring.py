@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tokenprune.view import AttentionView
+from tokenprune.attention_view import AttentionView
 
 ROTARY_BASE = 1e6
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 from tokenprune.bench.world_benchmark.budgets import Decoder
 from tokenprune.bench.world_benchmark.entries import METHODS, Entry, Fixed, Matched, Suite, matched_to
 from tokenprune.layers import resolve_layer
-from tokenprune.named_pipelines import LAYER, preset, presets
+from tokenprune.named import LAYER, preset, presets
 from tokenprune.operators.attn_prune import AttnPrune
 from tokenprune.operators.st_merge import STMerge
 from tokenprune.operators.uniform_prune import RandomPrune, UniformPrune

@@ -43,7 +43,7 @@ class Call:
 
 
 @dataclass(eq=False)
-class PrefillCarrier:
+class ActivePipeline:
     """One session's pipeline and adapter, its running call, and its reports.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from tokenprune.bench.choices import ask_for_letter, named_option
+from tokenprune.bench.multiple_choice import ask_for_letter, named_option
 from tokenprune.errors import InvalidValueError
 
 OPTIONS = ["C folds a towel", "C washes a red cup", "a man", "a man walks", "The sky."]

@@ -11,7 +11,7 @@ from tokenprune.plan import TokenPlan
 
 
 @dataclass(frozen=True, eq=False)
-class StepTrace:
+class StepHistory:
     """What one operator changed.
 
     Args:
@@ -28,7 +28,7 @@ class StepTrace:
 
 
 @dataclass(frozen=True, eq=False)
-class SpanTrace:
+class SpanHistory:
     """One video or image of a prompt row.
 
     Args:
@@ -43,4 +43,4 @@ class SpanTrace:
     grid: tuple[int, int, int]
     columns: Tensor
     plan: TokenPlan
-    steps: tuple[StepTrace, ...]
+    steps: tuple[StepHistory, ...]
