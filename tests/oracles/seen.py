@@ -101,6 +101,9 @@ def seen(clip: Clip) -> Seen:
         alike = clip.name.startswith("all-")
         return np.broadcast_to(drawn(1 if alike else n, channels), (n, channels))
 
+    def single(values: np.ndarray) -> np.ndarray:
+        return values.astype(np.float32)
+
     states = clip.features.astype(np.float64)
     change = of_each_token(dim) * np.exp(0.5 * of_each_token(1))
     keys, values = drawn(2, KV_HEADS, text[-1] + 1, HEAD_DIM)
@@ -111,13 +114,13 @@ def seen(clip: Clip) -> Seen:
         clip.name,
         clip.grid,
         clip.features,
-        np.float32(states - 0.2 * change),
-        np.float32(states + 0.1 * of_each_token(dim)),
-        np.float32(drawn(TEXT_ROWS, dim)),
-        np.float32(drawn(TEXT_ROWS, dim)),
-        np.float32(drawn(HEADS, TEXT_ROWS, HEAD_DIM)),
-        np.float32(keys),
-        np.float32(values),
+        single(states - 0.2 * change),
+        single(states + 0.1 * of_each_token(dim)),
+        single(drawn(TEXT_ROWS, dim)),
+        single(drawn(TEXT_ROWS, dim)),
+        single(drawn(HEADS, TEXT_ROWS, HEAD_DIM)),
+        single(keys),
+        single(values),
         visual,
         text,
     )

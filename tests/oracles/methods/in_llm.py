@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import fastv, knorm, snapkv, tova
+from . import dart, fastv, infinipotv, knorm, snapkv, tova, v2drop
 from .heads import ReferenceHeads
 from .plain import ReferencePlan
 
@@ -16,6 +16,10 @@ __all__ = ["INSIDE", "PRESSES"]
 
 INSIDE: dict[str, Callable[..., ReferencePlan]] = {
     "FastV": lambda seen, **given: fastv.reference(seen.features, seen.rows("last"), **given),
+    "V2Drop": lambda seen, **given: v2drop.reference(seen.features, seen.before, **given),
+    "DART": lambda seen, **given: dart.reference(
+        seen.features, seen.visual_keys, seen.text_features, seen.text_keys, **given
+    ),
     "FlashVIDInner": lambda seen, **given: fastv.reference(seen.features, seen.rows("last"), **given),
 }
 """``(layer, keep=... or keep_ratio=..., and what else the method has)`` -> its plan. PyramidDrop has stages."""
@@ -23,5 +27,6 @@ INSIDE: dict[str, Callable[..., ReferencePlan]] = {
 PRESSES: dict[str, Callable[..., ReferenceHeads]] = {
     "SnapKV": lambda seen, **given: snapkv.reference(seen.rows("text"), len(seen.keys), **given),
     "KNorm": lambda seen, **given: knorm.reference(seen.visual_keys, **given),
+    "InfiniPotV": lambda seen, **given: infinipotv.reference(seen.visual_keys, seen.visual_values, seen.grid, **given),
     "TOVA": lambda seen, **given: tova.reference(seen.rows("last"), **given),
 }
