@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from . import dart, fastv, infinipotv, knorm, snapkv, tova, v2drop
+from . import dart, fastv, holitom_inner, infinipotv, knorm, snapkv, sparsevlm, tova, v2drop
 from .heads import ReferenceHeads
 from .plain import ReferencePlan
 
@@ -16,6 +16,10 @@ __all__ = ["INSIDE", "PRESSES"]
 
 INSIDE: dict[str, Callable[..., ReferencePlan]] = {
     "FastV": lambda seen, **given: fastv.reference(seen.features, seen.rows("last"), **given),
+    "SparseVLM": lambda seen, **given: sparsevlm.reference(
+        seen.features, seen.rows("text"), seen.embeddings, seen.text, **given
+    ),
+    "HoliTomInner": lambda seen, **given: holitom_inner.reference(seen.features, seen.rows("last"), **given),
     "V2Drop": lambda seen, **given: v2drop.reference(seen.features, seen.before, **given),
     "DART": lambda seen, **given: dart.reference(
         seen.features, seen.visual_keys, seen.text_features, seen.text_keys, **given
