@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from .clips import Clip, method_clips
+from .clips import Clip, areas_clip, method_clips
 
 Which = Literal["last", "text"] | int
 
@@ -127,5 +127,5 @@ def seen(clip: Clip) -> Seen:
 
 
 def method_layers() -> list[Seen]:
-    """A made-up layer for each of the small clips."""
-    return [seen(clip) for clip in method_clips()]
+    """A made-up layer for each of the small clips, and for one whose frames are large enough to be pooled twice."""
+    return [seen(clip) for clip in [*method_clips(), areas_clip((4, 6, 7), 6, 48)]]

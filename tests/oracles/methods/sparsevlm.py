@@ -6,8 +6,8 @@ scaling); text rows with more than the mean of it rate. At a layer a token's sco
 over them and over heads. Of the dropped the best 30 % are clustered, a tenth as many clusters.
 
 reading: kept tokens and clusters together are the budget: as many are kept as leave room for the clusters of the
-rest (of two such numbers the larger), floor(pool / 10) + 1 of a pool of floor(0.3 * dropped) + 1. A budget that has no room for all clusters keeps one
-token and makes the rest clusters.
+rest (of two such numbers the larger), floor(pool / 10) + 1 of a pool of floor(0.3 * dropped) + 1. A budget that has no
+room for all clusters keeps one token and makes the rest clusters.
 reading: where no row is above the mean (one row, or all alike) all rows rate.
 reading: raters are those of all visual tokens that entered, also where a stage before has pruned.
 reading: a recycled token is the plain mean of its cluster, at the place of the cluster's centre (the authors put it
