@@ -18,55 +18,78 @@ def attention(*values: float) -> np.ndarray:
 def test_framefusion_merges_runs_of_alike_neighbours_and_the_strongest_first() -> None:
     # Links of 30, 60 and 5 degrees; .6 is 53.
     states, seen = turned(0, 30, 90, 95), attention(0.1, 0.4, 0.2, 0.2)
-    plan = framefusion.reference(states, (4, 1, 1), seen, keep=2)
+    plan = framefusion.reference(states, [0] * 4, seen, keep=2)
     assert plan.assign == [0, 0, 1, 1]
     np.testing.assert_allclose(plan.merged, [states[:2].mean(axis=0), states[2:].mean(axis=0)])
-    assert framefusion.reference(states, (4, 1, 1), seen, keep=3).assign == [0, 1, 2, 2]
-    assert framefusion.reference(states, (4, 1, 1), seen, keep=1).assign == [0, 0, -1, -1]
+    assert framefusion.reference(states, [0] * 4, seen, keep=3).assign == [0, 1, 2, 2]
+    assert framefusion.reference(states, [0] * 4, seen, keep=1).assign == [0, 0, -1, -1]
     # Neighbours as they came decide: 80 degrees is 60 from the mean of what it joins.
-    chain = framefusion.reference(turned(0, 40, 80), (3, 1, 1), attention(1, 1, 1), keep=1)
+    chain = framefusion.reference(turned(0, 40, 80), [0] * 3, attention(1, 1, 1), keep=1)
     assert chain.assign == [0, 0, 0]
 
 
 def test_framefusion_threshold_is_enough_and_ties_go_to_the_lower_index() -> None:
     seen = attention(0.9, 0.1)
-    assert framefusion.reference(rows((1, 0), (3, 4)), (2, 1, 1), seen, keep=1).assign == [0, 0]
-    assert framefusion.reference(rows((1, 0), (3, 4.1)), (2, 1, 1), seen, keep=1).assign == [0, -1]
-    assert framefusion.reference(rows(1, 1, 1, 1), (2, 1, 2), attention(1, 1, 1, 1), keep=3).assign == [0, 1, 0, 2]
+    assert framefusion.reference(rows((1, 0), (3, 4)), [0, 0], seen, keep=1).assign == [0, 0]
+    assert framefusion.reference(rows((1, 0), (3, 4.1)), [0, 0], seen, keep=1).assign == [0, -1]
+    assert framefusion.reference(rows(1, 1, 1, 1), [0, 1, 0, 1], attention(1, 1, 1, 1), keep=3).assign == [0, 1, 0, 2]
 
 
 def test_framefusion_cuts_by_mean_attention_of_what_was_merged() -> None:
     states = turned(0, 0, 0, 90)
-    assert framefusion.reference(states, (4, 1, 1), attention(0.2, 0.2, 0.2, 0.5), keep=1).anchors == [3]
-    assert framefusion.reference(states, (4, 1, 1), attention(0.2, 0.3, 0.9, 0.4), keep=1).anchors == [0]
+    assert framefusion.reference(states, [0] * 4, attention(0.2, 0.2, 0.2, 0.5), keep=1).anchors == [3]
+    assert framefusion.reference(states, [0] * 4, attention(0.2, 0.3, 0.9, 0.4), keep=1).anchors == [0]
 
 
 def test_framefusion_links_what_is_still_there() -> None:
     # Left of 3 frames of 2: (0, 0), (0, 1), (1, 0), (2, 1).
     states = turned(0, 90, 180, 90)
-    plan = framefusion.reference(states, (3, 1, 2), attention(1, 1, 1, 1), keep=3, ids=[0, 1, 2, 5])
+    plan = framefusion.reference(states, [0, 1, 0, 1], attention(1, 1, 1, 1), keep=3)
     assert plan.assign == [0, 1, 2, 1]
+    # The same place of two videos is two places.
+    two = framefusion.reference(turned(0, 5, 0, 5), [(0, 0), (0, 0), (1, 0), (1, 0)], attention(1, 1, 1, 1), keep=2)
+    assert two.assign == [0, 0, 1, 1]
+    assert framefusion.places_of((2, 1, 3)) == [0, 1, 2, 0, 1, 2]
 
 
 def test_framefusion_stages() -> None:
-    first = framefusion.merge_stage(turned(0, 30, 90, 95), (4, 1, 1), fewest=1)
+    first = framefusion.merge_stage(turned(0, 30, 90, 95), [0] * 4, fewest=1)
     assert first.assign == [0, 0, 1, 1]
     # A merged token counts once, however many it is made of.
-    again = framefusion.merge_stage(rows(1, 4), (4, 1, 1), fewest=1, ids=[0, 2])
+    again = framefusion.merge_stage(rows(1, 4), [0, 0], fewest=1)
     np.testing.assert_array_equal(again.merged, rows(2.5))
     seen = np.array([[[0.9, 0.0, 0.1], [0.0, 0.3, 0.1]], [[0.0, 0.1, 0.3], [0.0, 0.1, 0.5]]])
     assert framefusion.prune_stage(rows(1, 2, 3), seen, keep=1).anchors == [2]  # .225, .125, .25
     assert framefusion.prune_stage(rows(1, 2, 3), seen[:, -1:], keep=1).anchors == [2]
 
 
+def test_framefusion_stages_merge_while_it_is_worth_it_and_then_cut() -> None:
+    where = framefusion.places_of((2, 1, 6))
+    asked: list[tuple[int, int]] = []
+
+    def states_at(stage: int, there: list[int]) -> np.ndarray:
+        alike = (2, 0, 3)[stage]  # so many places stand still in that stage
+        return np.array([[1.0, 0.0] if i < 6 or i - 6 < alike else [0.0, 1.0] for i in there])
+
+    def rows_at(stage: int, there: list[int]) -> np.ndarray:
+        asked.append((stage, len(there)))
+        return np.array([[[float(i) for i in there]]])
+
+    result = framefusion.schedule(where, states_at, rows_at, 4, keep=7)
+    assert result.kept == [[0, 1, 2, 3, 4, 5, 8, 9, 10, 11], [0, 1, 2, 3, 4, 5, 8, 9, 10, 11], [3, 4, 5, 8, 9, 10, 11]]
+    assert asked == [(2, 10)]
+    assert framefusion.schedule(where, states_at, rows_at, 4, keep=11).kept == [[0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11]]
+    assert framefusion.schedule(where, states_at, rows_at, 1, keep=3).kept == [[9, 10, 11]]
+
+
 def test_framefusion_of_features_alone_needs_no_threshold() -> None:
-    assert framefusion.reference(turned(0, 90), (2, 1, 1), keep=1).assign == [0, 0]
+    assert framefusion.reference(turned(0, 90), [0, 0], keep=1).assign == [0, 0]
     # Links of 10 and 80 degrees; then the place that changes stays.
     states = turned(0, 0, 10, 80)
-    assert framefusion.reference(states, (2, 1, 2), keep=3).assign == [0, 1, 0, 2]
-    assert framefusion.reference(states, (2, 1, 2), keep=2).assign == [0, 1, 0, 1]
-    assert framefusion.reference(states, (2, 1, 2), keep=1).assign == [-1, 0, -1, 0]
-    assert framefusion.reference(states, (1, 2, 2), keep=2).anchors == [0, 1]
+    assert framefusion.reference(states, [0, 1, 0, 1], keep=3).assign == [0, 1, 0, 2]
+    assert framefusion.reference(states, [0, 1, 0, 1], keep=2).assign == [0, 1, 0, 1]
+    assert framefusion.reference(states, [0, 1, 0, 1], keep=1).assign == [-1, 0, -1, 0]
+    assert framefusion.reference(states, [0, 1, 2, 3], keep=2).anchors == [0, 1]
 
 
 def test_sttm_pools_the_first_of_an_odd_side_alone() -> None:

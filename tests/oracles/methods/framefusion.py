@@ -15,15 +15,28 @@ keeps the places that change most (the lowest cosine of a link), ties to the low
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 
 from .deciding import Decisions, budget_of, largest
 from .plain import Grid, ReferencePlan, cosine, identity, keeping, merging
+from .schedule import Staged
 
 THRESHOLD = 0.6
+FEW = Fraction("0.1")
+"""Once a stage merges less than this share of the tokens it met, no other stage merges."""
+
+Place = Hashable
+"""Where in its frames a token stands, and in which video, where there are several."""
+
+StatesAt = Callable[[int, list[int]], np.ndarray]
+"""``(stage, tokens that are there)`` -> ``(n, D)`` their hidden states."""
+
+RowsAt = Callable[[int, list[int]], np.ndarray]
+"""``(stage, tokens that are there)`` -> ``(heads, R, n)`` attention to them."""
 
 
 @dataclass(frozen=True)
@@ -34,33 +47,36 @@ class Links:
     alike: list[float]
 
 
-def links_of(features: np.ndarray, grid: Grid, ids: Sequence[int]) -> Links:
-    """``ids``: the raster index of each token, rising."""
-    places = grid[1] * grid[2]
+def places_of(grid: Grid) -> list[Place]:
+    """The place of each token of a whole grid."""
+    return [*range(grid[1] * grid[2])] * grid[0]
+
+
+def links_of(features: np.ndarray, where: Sequence[Place]) -> Links:
+    """``where``: the place of each token, in the order of time."""
     states = features.astype(np.float64)
-    latest: dict[int, int] = {}
+    latest: dict[Place, int] = {}
     before: list[int | None] = []
     alike: list[float] = []
-    for i, token in enumerate(ids):
-        earlier = latest.get(token % places)
+    for i, place in enumerate(where):
+        earlier = latest.get(place)
         before.append(earlier)
         alike.append(-2.0 if earlier is None else cosine(states[i], states[earlier]))
-        latest[token % places] = i
+        latest[place] = i
     return Links(before, alike)
 
 
 def merge_stage(
     features: np.ndarray,
-    grid: Grid,
+    where: Sequence[Place],
     *,
     fewest: int,
     threshold: float | None = THRESHOLD,
-    ids: Sequence[int] | None = None,
     decide: Decisions | None = None,
 ) -> ReferencePlan:
     """Merges the strongest links down to ``fewest`` tokens, without a threshold whatever their cosine."""
     decide = decide or Decisions()
-    links = links_of(features, grid, range(len(features)) if ids is None else ids)
+    links = links_of(features, where)
     usable = [i for i, earlier in enumerate(links.before) if earlier is not None]
     if threshold is not None:
         usable = [i for i in usable if not decide.above(threshold, links.alike[i])]
@@ -83,13 +99,12 @@ def prune_stage(features: np.ndarray, rows: np.ndarray, *, keep: int) -> Referen
 
 def reference(
     features: np.ndarray,
-    grid: Grid,
+    where: Sequence[Place],
     rows: np.ndarray | None = None,
     *,
     keep_ratio: float | None = None,
     keep: int | None = None,
     threshold: float = THRESHOLD,
-    ids: Sequence[int] | None = None,
 ) -> ReferencePlan:
     """Merges, then cuts to the budget, at one layer; without ``rows`` the form of features alone."""
     n = len(features)
@@ -98,11 +113,11 @@ def reference(
         return identity(features)
     decide = Decisions()
     limit = None if rows is None else threshold
-    plan = merge_stage(features, grid, fewest=budget, threshold=limit, ids=ids, decide=decide)
+    plan = merge_stage(features, where, fewest=budget, threshold=limit, decide=decide)
     if len(plan.anchors) > budget:
         groups = [[i for i in range(n) if plan.assign[i] == place] for place in range(len(plan.anchors))]
         if rows is None:
-            alike = links_of(features, grid, range(n) if ids is None else ids).alike
+            alike = links_of(features, where).alike
             scores = [-min([alike[i] for i in group if alike[i] > -2], default=1.0) for group in groups]
         else:
             attention = [float(rows[:, :, i].mean()) for i in range(n)]
@@ -110,3 +125,32 @@ def reference(
         kept = decide.top(scores, budget, scale=largest(scores))
         plan = merging([plan.anchors[place] if place in kept else None for place in plan.assign], features)
     return replace(plan, margin=decide.margin, tied=decide.tied)
+
+
+def schedule(
+    where: Sequence[Place],
+    states_at: StatesAt,
+    rows_at: RowsAt,
+    stages: int,
+    *,
+    keep: int,
+    threshold: float = THRESHOLD,
+) -> Staged:
+    """Merges stage by stage while that is worth it, and in the stage after, or the last, cuts to ``keep`` tokens."""
+    there = list(range(len(where)))
+    kept: list[list[int]] = []
+    plans: list[ReferencePlan] = []
+    merges = True
+    for stage in range(stages):
+        if len(there) <= keep:
+            break
+        states = states_at(stage, there)
+        if merges and stage < stages - 1:
+            plan = merge_stage(states, [where[i] for i in there], fewest=keep, threshold=threshold)
+            merges = Fraction(len(there) - len(plan.anchors), len(there)) >= FEW
+        else:
+            plan = prune_stage(states, rows_at(stage, there), keep=keep)
+        there = [there[place] for place in plan.anchors]
+        kept.append(there)
+        plans.append(plan)
+    return Staged(kept, plans)

@@ -16,7 +16,7 @@ import numpy as np
 
 from . import fastv
 from .deciding import Decisions
-from .plain import ReferencePlan, cosine, merging
+from .plain import ReferencePlan, cosines, merging
 
 
 def reference(
@@ -26,14 +26,12 @@ def reference(
     cut = fastv.reference(features, rows, keep_ratio=keep_ratio, keep=keep)
     decide = Decisions(cut.margin, cut.tied)
     states = features.astype(np.float64)
-    home: list[int | None] = []
-    for i in range(len(states)):
-        alike = [cosine(states[i], states[anchor]) for anchor in cut.anchors]
-        home.append(i if i in cut.anchors else cut.anchors[decide.best(alike)])
+    alike = cosines(states)
+    home = [i if i in cut.anchors else decide.best(alike[i], among=cut.anchors) for i in range(len(states))]
     plan = merging(home, features)
     merged = {anchor: states[anchor] for anchor in plan.anchors}
     for i, anchor in enumerate(home):
-        if anchor is not None and i != anchor:
+        if i != anchor:
             merged[anchor] = (merged[anchor] + states[i]) / 2
     values = np.stack([merged[anchor] for anchor in plan.anchors])
     return replace(plan, merged=values, scores=cut.scores, margin=decide.margin, tied=decide.tied)

@@ -24,7 +24,9 @@ INSIDE: dict[str, Callable[..., ReferencePlan]] = {
     "DART": lambda seen, **given: dart.reference(
         seen.features, seen.visual_keys, seen.text_features, seen.text_keys, **given
     ),
-    "FrameFusion": lambda seen, **given: framefusion.reference(seen.features, seen.grid, seen.rows("last"), **given),
+    "FrameFusion": lambda seen, **given: framefusion.reference(
+        seen.features, framefusion.places_of(seen.grid), seen.rows("last"), **given
+    ),
     "STTM": lambda seen, **given: sttm.reference(seen.features, seen.grid, **given),
     "FlashVIDInner": lambda seen, **given: fastv.reference(seen.features, seen.rows("last"), **given),
 }
@@ -32,7 +34,9 @@ INSIDE: dict[str, Callable[..., ReferencePlan]] = {
 
 VARIANTS: dict[str, Callable[..., ReferencePlan]] = {
     "DART": lambda seen, **given: dart.reference(seen.features, **given),
-    "FrameFusion": lambda seen, **given: framefusion.reference(seen.features, seen.grid, **given),
+    "FrameFusion": lambda seen, **given: framefusion.reference(
+        seen.features, framefusion.places_of(seen.grid), **given
+    ),
     "STTM": INSIDE["STTM"],
 }
 """The forms of features alone, before the LLM (``layer=None``)."""
