@@ -18,8 +18,8 @@ pytest.importorskip("av")
 from typer.testing import CliRunner
 
 import tokenprune as tp
+from tokenprune.cli._runner import SHIPPED_NOTE, shipped_note
 from tokenprune.cli.app import app
-from tokenprune.cli.run import SHIPPED_NOTE, shipped_note
 
 QUESTION = "Which way does the red circle move?"
 SAVED = "288 -> 41 visual tokens (7.0x fewer), KV 4.5x smaller"
