@@ -8,11 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
+from tokenprune.carried import MERGE, SUM, follow
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
 from tokenprune.plan import TokenPlan
 
-SUM, MERGE, STAYS, NEVER = "sum", "merge", "stays", "never"
+STAYS, NEVER = "stays", "never"
 
 RULES: Mapping[str, str] = {
     "encoder_column": SUM,  # (N,) column mean of the vision encoder's last full attention
@@ -53,7 +54,7 @@ def check_signals(signals: Mapping[str, Any], count: int) -> None:
 def carry_signals(signals: Mapping[str, Any], plan: TokenPlan) -> dict[str, Any]:
     """The signals of the tokens that ``plan`` leaves, each by its rule."""
     return {
-        name: {SUM: plan.sum, MERGE: plan.mix, STAYS: lambda value: value}[RULES[name]](value)
+        name: value if RULES[name] == STAYS else follow(value, plan, RULES[name])
         for name, value in signals.items()
         if RULES[name] != NEVER
     }
