@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenprune.carried import GATHER, MERGE
 from tokenprune.errors import UnsupportedModeError
 from tokenprune.history import StepHistory
 from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM, Stage
 from tokenprune.plan import TokenPlan
-from tokenprune.runtime.state import GATHER, MERGE, RowState, Step, TokenState
+from tokenprune.runtime.state import RowState, Step, TokenState
 from tokenprune.runtime.timing import Timestamp
 
 _READ_THE_TEXT = {"attention", "text"}

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenprune.carried import MERGE, SUM
 from tokenprune.device import upload
 from tokenprune.errors import InvalidValueError, UnsupportedModeError
 from tokenprune.messages import shown
 from tokenprune.operator import BEFORE_LLM, Stage
 from tokenprune.runtime.prefill import Prefill
 from tokenprune.runtime.state import RowState
-from tokenprune.signals import MERGE, OF_THE_ENCODER, RULES, SUM, check_signals
+from tokenprune.signals import OF_THE_ENCODER, RULES, check_signals
 from tokenprune.tokens import VisualTokens
 
 Given = Mapping[str, Callable[[VisualTokens], Tensor]]
