@@ -61,7 +61,7 @@ def require_sources(stages: Sequence[Stage], given: Given) -> None:
 
     Raises:
         InvalidValueError: ``relevance`` is needed, and not given.
-        UnsupportedModeError: attention is needed before there is any.
+        UnsupportedModeError: attention, or what enters the LLM, is needed before there is any.
     """
     for stage in stages:
         if "relevance" in stage.needs and "relevance" not in given:
@@ -69,8 +69,11 @@ def require_sources(stages: Sequence[Stage], given: Given) -> None:
                 f'{stage.name} needs the signal relevance, which only you can give: attach(..., signals={{"relevance": '
                 "f}), where f(tokens) -> (N,), higher for what matters more"
             )
-        if "attention" in stage.needs and stage.site == BEFORE_LLM:
-            raise UnsupportedModeError(f"{stage.name} needs attention, but acts before the LLM, where there is none")
+        early = {"attention", "embeddings"} & set(stage.needs) if stage.site == BEFORE_LLM else ()
+        if early:
+            raise UnsupportedModeError(
+                f"{stage.name} needs {', '.join(sorted(early))}, but acts before the LLM, where there is none"
+            )
 
 
 def require_layers(stages: Sequence[Stage], depth: int) -> None:
