@@ -10,6 +10,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tokenprune.attention_view import AttentionView
 from tokenprune.errors import TokenPruneError
 from tokenprune.operator import AFTER_LAYER, BEFORE_LLM, Operator, layer_of, modalities_of, needs_of, site_of
 from tokenprune.pipeline import Pipeline
@@ -129,7 +130,7 @@ def nothing_is_changed(operator: Operator, data: st.DataObject) -> None:
     names = ["features", "sizes", "membership", "places", "blocks"]
     values: list[Tensor | None] = [getattr(tokens, name) for name in names]
     for name, value in tokens.signals.items():
-        parts = [value] if isinstance(value, Tensor) else [value.queries(), value.keys(), value.queries(False)]
+        parts = [value] if isinstance(value, Tensor) else _read_of(value)
         names += [name] * len(parts)
         values += parts
     with unchanged(names, values, operator):
@@ -171,9 +172,8 @@ def it_may_follow_another_operator(operator: Operator, data: st.DataObject) -> N
     """An operator that does not need the full grid gives a valid plan over tokens merged before."""
     tokens = _tokens(operator, data)
     fewer = data.draw(token_plans(len(tokens))).apply(replace(tokens, signals={}))
-    shown = data.draw(operator_tokens(needs_of(operator), count=len(fewer)))
-    text = {name: value for name, value in tokens.signals.items() if name == "text"}  # as wide as the features are
-    again = replace(fewer, signals={**shown.signals, **text})
+    shown = data.draw(operator_tokens(needs_of(operator), count=len(fewer), dim=fewer.features.shape[1]))
+    again = replace(fewer, signals=shown.signals)
     require_lawful(operator.plan(again), len(again), again.features.device)
 
 
@@ -219,6 +219,12 @@ def _plan(operator: Operator, tokens: VisualTokens) -> TokenPlan:
     plan: Any = operator.plan(tokens)
     require(isinstance(plan, TokenPlan), f"expected a TokenPlan, got {type(plan).__name__}")
     return plan
+
+
+def _read_of(view: AttentionView) -> list[Tensor]:
+    """What the layer and its neighbours show."""
+    around = [part for n in (-1, 0, 1) for part in (view.queries(layer=n), view.keys(layer=n))]
+    return [*around, view.queries(False), view.hidden(), view.hidden(layer=-1)]
 
 
 def _copy(tokens: VisualTokens) -> VisualTokens:
