@@ -58,8 +58,11 @@ if TYPE_CHECKING:
     from tokenprune.operators.dtd import DTD as DTD
     from tokenprune.operators.dycoke import DyCoke as DyCoke
     from tokenprune.operators.evs import EVS as EVS
+    from tokenprune.operators.fastvid import FastVID as FastVID
+    from tokenprune.operators.flashvid import FlashVID as FlashVID
     from tokenprune.operators.floc import FLoC as FLoC
     from tokenprune.operators.gleanvid import GleanVID as GleanVID
+    from tokenprune.operators.holitom import HoliTom as HoliTom
     from tokenprune.operators.random import RandomSelect as RandomSelect
     from tokenprune.operators.st_merge import STMerge as STMerge
     from tokenprune.operators.tome import ToMe as ToMe
@@ -108,8 +111,11 @@ _PUBLIC = {
     "operators.visionzip": "VisionZip",
     "operators.cdpruner": "CDPruner",
     "operators.dtd": "DTD",
+    "operators.fastvid": "FastVID",
+    "operators.flashvid": "FlashVID",
     "operators.floc": "FLoC",
     "operators.gleanvid": "GleanVID",
+    "operators.holitom": "HoliTom",
     "operators.random": "RandomSelect",
     "operators.st_merge": "STMerge",
     "operators.tome": "ToMe",
