@@ -65,6 +65,14 @@ SELECTORS = [
     tp.UniformPrune(keep_ratio=0.3),
     tp.RandomPrune(keep=4, seed=3),
 ]
+PRESSES = [
+    tp.SnapKV(keep_ratio=0.3),
+    tp.SnapKV(keep=4, window=2, kernel=1, modalities=("video", "image")),
+    tp.KNorm(keep_ratio=0.3),
+    tp.TOVA(keep_ratio=0.3),
+    tp.InfiniPotV(keep_ratio=0.6),
+    tp.InfiniPotV(keep=5, alpha=1.0, recent=0.5),
+]
 SCORERS = [
     tp.RopeCausalScore(),
     tp.RopeCausalScore(head_reduction="mean"),
@@ -73,7 +81,7 @@ SCORERS = [
 ]
 
 
-@pytest.mark.parametrize("operator", [*MERGERS, *SELECTORS], ids=repr)
+@pytest.mark.parametrize("operator", [*MERGERS, *SELECTORS, *PRESSES], ids=repr)
 def test_operators(operator: tp.Operator) -> None:
     needs_grid = getattr(operator, "needs_full_grid", False)
     skipped = {"it-may-follow-another-operator" if needs_grid else "a-broken-grid-is-refused"}

@@ -21,7 +21,7 @@ from tokenprune.attention_view import AttentionView
 from tokenprune.hf.cache import PrunableHandle
 from tokenprune.hf.guard import refuse_dropped_cache
 from tokenprune.hf.mass import MassBias, require_mass_backend, require_room
-from tokenprune.hf.press import Press, Watch
+from tokenprune.hf.press import Press, Watch, held_anywhere
 from tokenprune.hf.release import causal_mask, given_cache, require_stored
 from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM, Stage
 from tokenprune.runtime.active import ActivePipeline
@@ -110,7 +110,8 @@ class PrefillForward:
         for stage in self.prefill.stages[len(self.prefill.records) :]:
             self.prefill.note_idle(stage)
         cache_bytes = None if self.cache is None else _cache_bytes(self.cache)
-        self.active.finish(self.prefill, self.log, self.cache, cache_bytes)
+        held = None if self.cache is None else held_anywhere(self.cache)
+        self.active.finish(self.prefill, self.log, self.cache, cache_bytes, held)
 
     def _act_before_llm(self) -> dict[str, Any]:
         changed = dict(self.kwargs)

@@ -162,7 +162,7 @@ def attention_views(
 ) -> AttentionView:
     """One prompt row as scorers see it: grouped heads, left padding, visual columns with gaps, text rows after them.
 
-    ``queries`` and ``keys`` return the same tensors every time they are asked.
+    ``queries``, ``keys`` and ``values`` return the same tensors every time they are asked.
     """
     kv_heads, group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     head_dim = 2 * draw(st.integers(1, 4))
@@ -178,7 +178,7 @@ def attention_views(
     def tensors(heads: int, count: int) -> dict[bool, Tensor]:
         return {r: (torch.randn(heads, count, head_dim, generator=seed) * spread).to(form) for r in (True, False)}
 
-    queries, keys = tensors(kv_heads * group, rows), tensors(kv_heads, length)
+    queries, keys, values = tensors(kv_heads * group, rows), tensors(kv_heads, length), tensors(kv_heads, length)
     return AttentionView(
         read_queries=lambda rotated: queries[rotated],
         read_keys=lambda rotated: keys[rotated],
@@ -186,6 +186,7 @@ def attention_views(
         visual_columns=columns,
         valid_keys=torch.arange(length) >= padding,
         scaling=head_dim**-0.5,
+        read_values=lambda: values[True],
     )
 
 
