@@ -20,7 +20,7 @@ from hf.running import answers, kept
 
 import tokenprune as tp
 from tokenprune.errors import InvalidValueError, PlanError
-from tokenprune.plan import Mixing
+from tokenprune.mixing import Mixing
 
 MIXED = prompt([[3, image(2, 3), 2, Clip(3, 2, 2), 4]])
 

@@ -14,9 +14,10 @@ from tokenprune.batching import pieces
 from tokenprune.budget import Budget, split_budget
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
+from tokenprune.mixing import Mixing
 from tokenprune.operator import check_modalities
 from tokenprune.operators.per_frame import require_full_grid, require_signal
-from tokenprune.plan import Mixing, TokenPlan
+from tokenprune.plan import TokenPlan
 from tokenprune.points import RESOLUTION, Points, undisturbed
 from tokenprune.tokens import VisualTokens
 
