@@ -6,7 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -71,7 +71,7 @@ PRESSES = [
     tp.KNorm(keep_ratio=0.3),
     tp.TOVA(keep_ratio=0.3),
     tp.InfiniPotV(keep_ratio=0.6),
-    tp.InfiniPotV(keep=5, alpha=1.0, recent=0.5),
+    tp.InfiniPotV(keep=5, tar_ratio=1.0, query_ratio=0.5),
 ]
 SCORERS = [
     tp.RopeCausalScore(),
@@ -245,6 +245,54 @@ def test_a_broken_merger_fails(merger: Any, law: str) -> None:
     if not isinstance(merger, type):
         with pytest.raises(LawBrokenError):
             check_operator(merger)
+
+
+@dataclass(frozen=True)
+class HalfOfEachHead(Half):
+    """A press that gives each of two heads a plan."""
+
+    site: ClassVar[str] = "after_prefill"
+
+    def plan(self, tokens: tp.VisualTokens) -> Any:
+        return [super().plan(tokens)] * 2
+
+
+class UnevenHeads(HalfOfEachHead):
+    def plan(self, tokens: tp.VisualTokens) -> Any:
+        return [super().plan(tokens)[0], tp.TokenPlan.keeping(torch.arange(1), len(tokens))]
+
+
+class NoHeads(HalfOfEachHead):
+    def plan(self, tokens: tp.VisualTokens) -> Any:
+        return []
+
+
+class HeadsBeforeThereAreAny(HalfOfEachHead):
+    site: ClassVar[str] = "before_llm"
+
+
+class WritesToTheCache(HalfOfEachHead):
+    def plan(self, tokens: tp.VisualTokens) -> Any:
+        tokens.signals["attention"].values().add_(1)
+        return super().plan(tokens)
+
+
+def test_the_model_of_the_broken_presses_is_lawful() -> None:
+    check_operator(HalfOfEachHead())
+
+
+@pytest.mark.parametrize(
+    ("press", "law"),
+    [
+        (UnevenHeads(), "the-plan-is-valid"),
+        (NoHeads(), "the-plan-is-valid"),
+        (HeadsBeforeThereAreAny(), "the-plan-is-valid"),
+        (WritesToTheCache(), "nothing-is-changed"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_broken_press_fails(press: Any, law: str) -> None:
+    breaks(OPERATOR_LAWS, press, law)
 
 
 class WrongSizes(tp.TokenPlan):
