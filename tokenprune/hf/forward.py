@@ -24,7 +24,7 @@ from tokenprune.hf.cache import PrunableHandle
 from tokenprune.hf.carried import Cargo
 from tokenprune.hf.guard import refuse_dropped_cache
 from tokenprune.hf.mass import MassBias, require_mass_backend, require_room
-from tokenprune.hf.press import Press, Watch
+from tokenprune.hf.press import Press, Watch, held_anywhere
 from tokenprune.hf.reading import StageReading
 from tokenprune.hf.release import causal_mask, given_cache, require_stored
 from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM, Stage
@@ -116,7 +116,8 @@ class PrefillForward:
         for stage in self.prefill.stages[len(self.prefill.records) :]:
             self.prefill.note_idle(stage)
         cache_bytes = None if self.cache is None else _cache_bytes(self.cache)
-        self.active.finish(self.prefill, self.log, self.cache, cache_bytes)
+        held = None if self.cache is None else held_anywhere(self.cache)
+        self.active.finish(self.prefill, self.log, self.cache, cache_bytes, held)
 
     def _require_values(self) -> None:
         for stage in self.prefill.stages if self.cache is None else ():
