@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 
-from .clips import Clip, method_clips
+from .clips import Clip, areas_clip, method_clips
 
 Which = Literal["last", "text"] | int
 
@@ -68,16 +69,17 @@ class Seen:
 
         ``which``: the last row, all of the text after the video, or the last so many (all, where there are fewer).
         """
-        chosen = self.text_rows
-        if which == "last":
-            chosen = chosen[-1:]
-        elif which != "text":
-            chosen = chosen[-which:]
-        result = np.zeros((len(self.queries), len(chosen), len(self.visual_columns)))
+        if which == "text":
+            return self._rows
+        return self._rows[:, -(1 if which == "last" else which) :]
+
+    @cached_property
+    def _rows(self) -> np.ndarray:
+        result = np.zeros((len(self.queries), len(self.text_rows), len(self.visual_columns)))
         for head in range(len(self.queries)):
             keys = self.keys[head // (len(self.queries) // len(self.keys))].astype(np.float64)
-            for r, place in enumerate(chosen):
-                query = self.queries[head, self.text_rows.index(place)].astype(np.float64)
+            for r, place in enumerate(self.text_rows):
+                query = self.queries[head, r].astype(np.float64)
                 logits = [float(query @ key) / math.sqrt(len(query)) for key in keys[: place + 1]]
                 weights = [math.exp(value - max(logits)) for value in logits]
                 for i, column in enumerate(self.visual_columns):
@@ -127,5 +129,5 @@ def seen(clip: Clip) -> Seen:
 
 
 def method_layers() -> list[Seen]:
-    """A made-up layer for each of the small clips."""
-    return [seen(clip) for clip in method_clips()]
+    """A made-up layer for each of the small clips, and for one whose frames are large enough to be pooled twice."""
+    return [seen(clip) for clip in [*method_clips(), areas_clip((4, 6, 7), 6, 48)]]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from .by_hand import rows, turned
-from .methods import dart, fastv, pyramiddrop, v2drop
+from .methods import dart, fastv, holitom_inner, pyramiddrop, sparsevlm, v2drop
 from .methods.schedule import counts
 
 
@@ -111,3 +111,75 @@ def test_dart_of_features_alone() -> None:
     plan = dart.reference(rows((3, 0), (5.5, 0), (-2, 0), (2.8, 2.8)), keep=2, visual_pivots=1)
     assert plan.order == [3, 2]
     assert dart.reference(rows(1, 2, 3, 4, 5, 6), keep=5).order == [2, 3, 4, 5, 0]
+
+
+def test_sparsevlm_raters_have_more_than_the_mean_of_the_softmax_over_text() -> None:
+    # Products of the visual tokens with the text: (0, ln 2, 0) and (0, 0, ln 6): shares (1, 2, 1) / 4, (1, 1, 6) / 8.
+    visual, text = rows((np.log(2), 0), (0, np.log(6))), rows((0, 0), (1, 0), (0, 1))
+    np.testing.assert_allclose(sparsevlm.relevance(visual, text), [3 / 16, 5 / 16, 8 / 16])
+    assert sparsevlm.raters(visual, text) == [2]
+    assert sparsevlm.raters(visual[:1], text) == [1]
+    assert sparsevlm.raters(visual, text[:1]) == [0]  # nobody is above the mean: all
+    assert sparsevlm.raters(visual, text[[0, 0]]) == [0, 1]
+    # Products are not scaled and not cosines: at a tenth of the length the visual tokens tell the rows less apart.
+    assert sparsevlm.relevance(0.1 * visual, text)[2] < 0.4
+
+
+def test_sparsevlm_counts() -> None:
+    # The authors' on 144 tokens: 36 kept and 33 pooled make 40, 72 and 22 make 75; 14 and 40 make 19.
+    assert sparsevlm.pool_of(144 - 36) == 33
+    assert sparsevlm.parts(144, 40) == (36, 4)
+    assert sparsevlm.clusters_of(144 - 14) == 5
+    assert sparsevlm.parts(144, 19) == (15, 4)  # that is 19 as well, and keeps more
+    assert sparsevlm.parts(144, 75) == (72, 3)
+    assert sparsevlm.parts(144, 143) == (142, 1)
+    # 144 dropped would be 5 clusters; there is room for none, one, three.
+    assert [sparsevlm.parts(144, budget) for budget in (1, 2, 4)] == [(1, 0), (1, 1), (1, 3)]
+    assert sparsevlm.parts(144, 6) == (1, 5)
+    for total in range(2, 60):
+        for budget in range(1, total):
+            kept, clusters = sparsevlm.parts(total, budget)
+            assert kept + clusters == budget
+            assert clusters <= sparsevlm.pool_of(total - kept)
+
+
+def test_sparsevlm_recycles_the_best_of_the_dropped() -> None:
+    # One row rates; of 8 tokens 6 are dropped, the best two of them become one, the rest goes.
+    visual, text = rows(*[(1, 0)] * 8), rows((0, 0), (9, 0))
+    seen = attention([[1.0] * 8, [0.1, 0.9, 0.3, 0.2, 0.4, 0.5, 0.0, 0.1]])
+    plan = sparsevlm.reference(rows(*range(8)), seen, visual, text, keep=3)
+    assert plan.shares == [2, 1]
+    assert plan.order == [1, 5, 2]  # of two points the first is the centre
+    assert plan.assign == [-1, 0, 1, -1, 1, 2, -1, -1]
+    np.testing.assert_array_equal(plan.merged, rows(1, 3, 5))
+    alone = sparsevlm.reference(rows(*range(8)), seen, visual, text, keep=1)
+    assert alone.assign == [-1, 0, -1, -1, -1, -1, -1, -1]
+
+
+def test_sparsevlm_mean_is_over_raters_and_heads() -> None:
+    visual, text = rows((1, 0), (1, 0), (1, 0)), rows((0, 0), (9, 0), (9, 0))
+    # The second and third row rate: .3, .35 and .25 on average; the first row would put the last ahead.
+    seen = attention(
+        [[0.0, 0.0, 1.0], [0.5, 0.3, 0.0], [0.5, 0.3, 0.0]], [[0.0, 0.0, 1.0], [0.2, 0.3, 0.5], [0.0, 0.5, 0.5]]
+    )
+    plan = sparsevlm.reference(rows(1, 2, 3), seen, visual, text, keep=1)
+    assert plan.anchors == [1]
+    assert plan.scores is not None
+    np.testing.assert_allclose(plan.scores, [0.3, 0.35, 0.25])
+
+
+def test_holitom_inner_halves_once_for_every_token_it_takes_in() -> None:
+    # Kept: 1 and 3. Like (1, 0) are the first and third, like (0, 8) the last.
+    seen = attention([[0.1, 0.4, 0.1, 0.5, 0.2]])
+    states = rows((4, 1), (1, 0), (6, 0), (0, 8), (0, 2))
+    plan = holitom_inner.reference(states, seen, keep=2)
+    assert plan.assign == [0, 0, 0, 1, 1]
+    np.testing.assert_allclose(plan.merged, rows((1 / 4 + 4 / 4 + 6 / 2, 1 / 4), (0, 5)))
+
+
+def test_holitom_inner_compares_with_the_kept_as_they_came() -> None:
+    # 50 degrees goes to 0, not to 110. Had 0 become their mean before 65 is asked, that would go there too.
+    plan = holitom_inner.reference(turned(0, 50, 65, 110), attention([[0.9, 0.1, 0.1, 0.8]]), keep=2)
+    assert plan.assign == [0, 0, 1, 1]
+    tie = holitom_inner.reference(rows((1, 0), (1, 1), (0, 1)), attention([[0.9, 0.1, 0.8]]), keep=2)
+    assert tie.assign == [0, 0, 1]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from .methods import ReferencePlan
-from .methods.in_llm import INSIDE, PRESSES
+from .methods.in_llm import INSIDE, PRESSES, VARIANTS
 from .seen import Seen, method_layers
 
 LAYERS = {seen.name: seen for seen in method_layers()}
-DROPS = {"FastV", "FlashVIDInner", "V2Drop", "DART"}
-NOT_MEANS = {"HoliTomInner", "STTM"}  # merge with weights of their own
+DROPS = {"FastV", "FlashVIDInner", "V2Drop", "DART", "DART of features"}
+NOT_MEANS = {"HoliTomInner", "STTM", "STTM of features"}  # merge with weights of their own
 
 
 def budgets(n: int) -> list[tuple[Mapping[str, float], int]]:
@@ -24,6 +24,10 @@ def budgets(n: int) -> list[tuple[Mapping[str, float], int]]:
         *counts,
         *(({"keep_ratio": hundredths / 100}, -(-hundredths * n // 100)) for hundredths in (10, 29, 60, 100)),
     ]
+
+
+PLANS = {**INSIDE, **{f"{method} of features": reference for method, reference in VARIANTS.items()}}
+ALL = {**PLANS, **PRESSES}
 
 
 def check_laws(method: str, seen: Seen, plan: ReferencePlan) -> None:
@@ -49,10 +53,10 @@ def check_laws(method: str, seen: Seen, plan: ReferencePlan) -> None:
 
 
 @pytest.mark.parametrize("seen", LAYERS.values(), ids=lambda seen: seen.name)
-@pytest.mark.parametrize("method", sorted(INSIDE))
+@pytest.mark.parametrize("method", sorted(PLANS))
 def test_budgets_are_exact_and_the_laws_of_a_plan_hold(method: str, seen: Seen) -> None:
     for budget, expected in budgets(len(seen.features)):
-        plan = INSIDE[method](seen, **budget)
+        plan = PLANS[method](seen, **budget)
         assert len(plan.anchors) == expected, budget
         check_laws(method, seen, plan)
         if expected == len(seen.features):
@@ -73,16 +77,16 @@ def test_every_head_keeps_what_the_budget_says(method: str, seen: Seen) -> None:
                 assert set(plan.forced[head]) <= set(kept)
 
 
-@pytest.mark.parametrize("method", sorted([*INSIDE, *PRESSES]))
+@pytest.mark.parametrize("method", sorted(ALL))
 def test_one_of_keep_and_keep_ratio_is_needed_and_not_both(method: str) -> None:
-    reference = {**INSIDE, **PRESSES}[method]
+    reference = ALL[method]
     with pytest.raises(ValueError, match="one of keep_ratio and keep"):
         reference(LAYERS["drifting-41"], keep=3, keep_ratio=0.5)
 
 
-@pytest.mark.parametrize("method", sorted([*INSIDE, *PRESSES]))
+@pytest.mark.parametrize("method", sorted(ALL))
 def test_the_margin_tells_close_calls_from_ties(method: str) -> None:
-    reference = {**INSIDE, **PRESSES}[method]
+    reference = ALL[method]
     assert 1e-9 < reference(LAYERS["random-43"], keep=25).margin < 1
     # Of equal tokens only ties and clear cases are left, whatever rounding made of their cosines.
     assert reference(LAYERS["all-equal-small"], keep=5).margin > 1e-4

@@ -62,6 +62,8 @@ MERGERS = [
 SELECTORS = [
     tp.AttnPrune(keep_ratio=0.4),
     tp.AttnPrune(layer=3, keep=5, select="stratified", scorer="content", modalities=("video", "image")),
+    tp.AttnPrune(keep_ratio=0.4, floor=0.5),
+    tp.AttnPrune(layer=2, keep=4, select="stratified", scorer="norm", floor=0.3),
     tp.UniformPrune(keep_ratio=0.3),
     tp.RandomPrune(keep=4, seed=3),
 ]

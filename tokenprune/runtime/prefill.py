@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenprune.carried import GATHER, MERGE
 from tokenprune.errors import UnsupportedModeError
 from tokenprune.history import StepHistory
 from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM, Stage
 from tokenprune.plan import TokenPlan
-from tokenprune.runtime.state import GATHER, MERGE, RowState, Step, TokenState
+from tokenprune.runtime.state import RowState, Step, TokenState
 from tokenprune.runtime.timing import Timestamp
 
 _READ_THE_TEXT = {"attention", "text"}
@@ -74,10 +75,15 @@ class Prefill:
                     )
 
     def take_features(self, embeds: Tensor) -> None:
-        """Remember what the visual tokens look like now, where dropped tokens will have heirs."""
+        """Remember what the visual tokens look like now, for heirs of dropped ones and operators that ask."""
+        asked = any("embeddings" in stage.needs for stage in self.stages)
         for number, row in enumerate(self.state.rows):
-            if row.mass is not None:
-                row.entry = embeds[number, row.places.to(embeds.device)].float().to(row.places.device)
+            if row.mass is None and not asked:
+                continue
+            entry = embeds[number, row.places.to(embeds.device)].detach().float().to(row.places.device)
+            row.entry = None if row.mass is None else entry
+            if asked:
+                row.signals["embeddings"] = entry
 
     def decide(self, stage: Stage, hidden: Tensor, attend: Attend | None = None) -> Step | None:
         """Ask the operator about every row and shorten the state by its plans; None where nothing changes.

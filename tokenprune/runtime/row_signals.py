@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenprune.carried import MERGE, SUM
 from tokenprune.device import upload
 from tokenprune.errors import InvalidValueError, UnsupportedModeError
 from tokenprune.messages import shown
 from tokenprune.operator import BEFORE_LLM, Stage
 from tokenprune.runtime.prefill import Prefill
 from tokenprune.runtime.state import RowState
-from tokenprune.signals import MERGE, OF_THE_ENCODER, RULES, SUM, check_signals
+from tokenprune.signals import OF_THE_ENCODER, RULES, check_signals
 from tokenprune.tokens import VisualTokens
 
 Given = Mapping[str, Callable[[VisualTokens], Tensor]]
@@ -52,7 +53,7 @@ def require_sources(stages: Sequence[Stage], given: Given) -> None:
 
     Raises:
         InvalidValueError: ``relevance`` is needed, and not given.
-        UnsupportedModeError: attention is needed before there is any.
+        UnsupportedModeError: attention, or what enters the LLM, is needed before there is any.
     """
     for stage in stages:
         if "relevance" in stage.needs and "relevance" not in given:
@@ -60,8 +61,11 @@ def require_sources(stages: Sequence[Stage], given: Given) -> None:
                 f'{stage.name} needs the signal relevance, which only you can give: attach(..., signals={{"relevance": '
                 "f}), where f(tokens) -> (N,), higher for what matters more"
             )
-        if "attention" in stage.needs and stage.site == BEFORE_LLM:
-            raise UnsupportedModeError(f"{stage.name} needs attention, but acts before the LLM, where there is none")
+        early = {"attention", "embeddings"} & set(stage.needs) if stage.site == BEFORE_LLM else ()
+        if early:
+            raise UnsupportedModeError(
+                f"{stage.name} needs {', '.join(sorted(early))}, but acts before the LLM, where there is none"
+            )
 
 
 def encoder_needs(stages: Sequence[Stage], given: Given) -> dict[str, Stage]:

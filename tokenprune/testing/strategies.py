@@ -137,6 +137,8 @@ def operator_tokens(
             signals[name] = draw(attention_views(visual=total))
         elif name == "encoder_keys":
             signals[name] = torch.randn(total, 4, generator=seed)
+        elif name == "embeddings":
+            signals[name] = draw(st.sampled_from([_random, _few_values]))(seed, 1, total, 4)[0].float()
         elif name == "text":
             signals[name] = torch.randn(3, tokens.features.shape[1], generator=seed).to(tokens.features.dtype)
         else:
