@@ -58,8 +58,11 @@ if TYPE_CHECKING:
     from tokenprune.operators.dtd import DTD as DTD
     from tokenprune.operators.dycoke import DyCoke as DyCoke
     from tokenprune.operators.evs import EVS as EVS
+    from tokenprune.operators.fastvid import FastVID as FastVID
+    from tokenprune.operators.flashvid import FlashVID as FlashVID
     from tokenprune.operators.floc import FLoC as FLoC
     from tokenprune.operators.gleanvid import GleanVID as GleanVID
+    from tokenprune.operators.holitom import HoliTom as HoliTom
     from tokenprune.operators.infinipot import InfiniPotV as InfiniPotV
     from tokenprune.operators.knorm import KNorm as KNorm
     from tokenprune.operators.random import RandomSelect as RandomSelect
@@ -112,10 +115,13 @@ _PUBLIC = {
     "operators.visionzip": "VisionZip",
     "operators.cdpruner": "CDPruner",
     "operators.dtd": "DTD",
+    "operators.fastvid": "FastVID",
+    "operators.flashvid": "FlashVID",
     "operators.floc": "FLoC",
     "operators.gleanvid": "GleanVID",
     "operators.infinipot": "InfiniPotV",
     "operators.knorm": "KNorm",
+    "operators.holitom": "HoliTom",
     "operators.random": "RandomSelect",
     "operators.snapkv": "SnapKV",
     "operators.tova": "TOVA",

@@ -28,6 +28,12 @@ RULES: Mapping[str, str] = {
 
 OF_THE_ENCODER = ("encoder_column", "encoder_pooled", "encoder_keys")
 
+FEATURES, ATTENTION, VALUES = "features", "attention", "values"
+ATTENTION_BEFORE, ATTENTION_NEXT, HIDDEN_BEFORE = "attention-1", "attention+1", "hidden-1"
+READS = (FEATURES, ATTENTION, VALUES, ATTENTION_BEFORE, ATTENTION_NEXT, HIDDEN_BEFORE)
+"""What an operator inside the LLM may say that it reads: its tokens' features, queries and keys of its own layer, that
+layer's values, queries and keys of the layer before or after it, and the hidden states before its own layer."""
+
 
 def check_needs(name: str, needs: object) -> tuple[str, ...]:
     """``needs`` as a tuple of known signal names.
@@ -38,6 +44,17 @@ def check_needs(name: str, needs: object) -> tuple[str, ...]:
     if not isinstance(needs, tuple) or any(need not in RULES for need in needs):
         raise InvalidValueError(f"{name}.needs must be a tuple of signals among {', '.join(RULES)}, got {shown(needs)}")
     return needs
+
+
+def check_reads(name: str, reads: object) -> tuple[str, ...] | None:
+    """``reads`` as a tuple of :data:`READS`; None, where an operator does not say, stands for all of them.
+
+    Raises:
+        InvalidValueError: no tuple, or a name that is not among them.
+    """
+    if reads is not None and (not isinstance(reads, tuple) or any(read not in READS for read in reads)):
+        raise InvalidValueError(f"{name}.reads must be a tuple of {', '.join(READS)}, got {shown(reads)}")
+    return reads
 
 
 def check_signals(signals: Mapping[str, Any], count: int) -> None:

@@ -94,6 +94,11 @@ class AttnPrune:
         read = ("attention",) if getattr(self.scorer, "reads_attention", True) else ()
         return (*read, "embeddings") if self.floor else read
 
+    @property
+    def reads(self) -> tuple[str, ...] | None:
+        """What the scorer says that it reads of the layer: those of this package the attention, and no features."""
+        return getattr(self.scorer, "reads", None)
+
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """Score the visual tokens of a prompt row and keep the best of them; blocks are those that a merger left.
 

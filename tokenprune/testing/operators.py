@@ -130,7 +130,7 @@ def nothing_is_changed(operator: Operator, data: st.DataObject) -> None:
     names = ["features", "sizes", "membership", "places", "blocks"]
     values: list[Tensor | None] = [getattr(tokens, name) for name in names]
     for name, value in tokens.signals.items():
-        parts = [value] if isinstance(value, Tensor) else _read(value)
+        parts = [value] if isinstance(value, Tensor) else _read_of(value)
         names += [name] * len(parts)
         values += parts
     with unchanged(names, values, operator):
@@ -172,9 +172,8 @@ def it_may_follow_another_operator(operator: Operator, data: st.DataObject) -> N
     """An operator that does not need the full grid gives a valid plan over tokens merged before."""
     tokens = _tokens(operator, data)
     fewer = data.draw(token_plans(len(tokens))).apply(replace(tokens, signals={}))
-    shown = data.draw(operator_tokens(_given(operator), count=len(fewer)))
-    text = {name: value for name, value in tokens.signals.items() if name == "text"}  # as wide as the features are
-    again = replace(fewer, signals={**shown.signals, **text})
+    shown = data.draw(operator_tokens(_given(operator), count=len(fewer), dim=fewer.features.shape[1]))
+    again = replace(fewer, signals=shown.signals)
     for plan in _plans(operator, again):
         require_lawful(plan, len(again), again.features.device)
 
@@ -234,8 +233,10 @@ def _plans(operator: Operator, tokens: VisualTokens) -> list[TokenPlan]:
     return plans
 
 
-def _read(view: AttentionView) -> list[Tensor]:
-    return [view.queries(), view.keys(), view.queries(False), view.values()]
+def _read_of(view: AttentionView) -> list[Tensor]:
+    """What the layer and its neighbours show."""
+    around = [part for n in (-1, 0, 1) for part in (view.queries(layer=n), view.keys(layer=n))]
+    return [*around, view.queries(False), view.values(), view.hidden(), view.hidden(layer=-1)]
 
 
 def _copy(tokens: VisualTokens) -> VisualTokens:
