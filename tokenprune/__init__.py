@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tokenprune.distribution import installed_version
 
 if TYPE_CHECKING:
+    from tokenprune.about import About as About
     from tokenprune.adapter import Accepted as Accepted
     from tokenprune.adapter import AttentionReader as AttentionReader
     from tokenprune.adapter import Declined as Declined
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from tokenprune.adapter import VisualSpan as VisualSpan
     from tokenprune.attention_view import AttentionView as AttentionView
     from tokenprune.budget import Budget as Budget
+    from tokenprune.catalogue import Method as Method
+    from tokenprune.catalogue import methods as methods
     from tokenprune.errors import AlreadyAttachedError as AlreadyAttachedError
     from tokenprune.errors import AmbiguousAdapterError as AmbiguousAdapterError
     from tokenprune.errors import BudgetError as BudgetError
@@ -94,8 +97,10 @@ __version__ = installed_version()
 
 # Where each public name lives; a test holds it equal to the imports above.
 _PUBLIC = {
+    "about": "About",
     "adapter": "Accepted AttentionReader Declined DecoderPort ModelAdapter ModelPort Prompt VisualSpan",
     "budget": "Budget",
+    "catalogue": "Method methods",
     "errors": (
         "AlreadyAttachedError AmbiguousAdapterError BudgetError InvalidValueError MissingHookError ModelLoadError "
         "NoAdapterError PipelineFileError PlanError ResultFileError TokenPruneError TokenPruneWarning "
@@ -119,9 +124,9 @@ _PUBLIC = {
     "operators.flashvid": "FlashVID",
     "operators.floc": "FLoC",
     "operators.gleanvid": "GleanVID",
-    "operators.holitom": "HoliTom",
     "operators.infinipot": "InfiniPotV",
     "operators.knorm": "KNorm",
+    "operators.holitom": "HoliTom",
     "operators.random": "RandomSelect",
     "operators.snapkv": "SnapKV",
     "operators.tova": "TOVA",

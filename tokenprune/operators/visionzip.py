@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
 from tokenprune.budget import Budget, split_budget
 from tokenprune.errors import InvalidValueError
@@ -61,6 +62,7 @@ class VisionZip:
     published: bool = False
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("arXiv 2412.04467", "Apache-2.0", "N K D / T")
     site: ClassVar[str] = "before_llm"
     needs: ClassVar[tuple[str, ...]] = ("encoder_column", "encoder_keys")
     needs_full_grid: ClassVar[bool] = True
