@@ -58,8 +58,10 @@ if TYPE_CHECKING:
     from tokenprune.operators.dtd import DTD as DTD
     from tokenprune.operators.dycoke import DyCoke as DyCoke
     from tokenprune.operators.evs import EVS as EVS
+    from tokenprune.operators.fastv import FastV as FastV
     from tokenprune.operators.floc import FLoC as FLoC
     from tokenprune.operators.gleanvid import GleanVID as GleanVID
+    from tokenprune.operators.pyramiddrop import PyramidDrop as PyramidDrop
     from tokenprune.operators.random import RandomSelect as RandomSelect
     from tokenprune.operators.st_merge import STMerge as STMerge
     from tokenprune.operators.tome import ToMe as ToMe
@@ -104,10 +106,12 @@ _PUBLIC = {
     "operators.divprune": "DivPrune",
     "operators.dycoke": "DyCoke",
     "operators.evs": "EVS",
+    "operators.pyramiddrop": "PyramidDrop",
     "operators.vidcom2": "VidCom2",
     "operators.visionzip": "VisionZip",
     "operators.cdpruner": "CDPruner",
     "operators.dtd": "DTD",
+    "operators.fastv": "FastV",
     "operators.floc": "FLoC",
     "operators.gleanvid": "GleanVID",
     "operators.random": "RandomSelect",

@@ -19,8 +19,10 @@ def tokenprune_operators() -> Mapping[str, type]:
     from tokenprune.operators.dtd import DTD
     from tokenprune.operators.dycoke import DyCoke
     from tokenprune.operators.evs import EVS
+    from tokenprune.operators.fastv import FastV
     from tokenprune.operators.floc import FLoC
     from tokenprune.operators.gleanvid import GleanVID
+    from tokenprune.operators.pyramiddrop import PyramidDrop
     from tokenprune.operators.random import RandomSelect
     from tokenprune.operators.st_merge import STMerge
     from tokenprune.operators.tome import ToMe
@@ -37,5 +39,6 @@ def tokenprune_operators() -> Mapping[str, type]:
     mergers = (STMerge, UniformSelect, RandomSelect, AveragePool, Cover, ToMe)
     pruners = (CDPruner, DivPrune, DTD, DyCoke, EVS, FLoC, GleanVID, TTF, VCast, VidCom2, VisionZip)
     selectors = (AttnPrune, UniformPrune, RandomPrune)
+    inside = (FastV, PyramidDrop)
     scorers = (RopeCausalScore, ContentScore, KeyNormScore)
-    return {operator.__name__: operator for operator in (*mergers, *pruners, *selectors, *scorers)}
+    return {operator.__name__: operator for operator in (*mergers, *pruners, *selectors, *inside, *scorers)}
