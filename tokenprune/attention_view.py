@@ -53,6 +53,31 @@ class AttentionView:
     read_hidden: Callable[[Tensor], Tensor] | None = None
     neighbour: Callable[[int], AttentionView] | None = None
 
+    @classmethod
+    def of(cls, queries: Tensor, keys: Tensor, visual_columns: Tensor, values: Tensor | None = None) -> AttentionView:
+        """What is written out here, for trying an operator by hand: nothing is padding, and RoPE is left out.
+
+        >>> view = AttentionView.of(torch.ones(2, 1, 4), torch.ones(1, 3, 4), torch.tensor([0, 1]))
+        >>> view.rows("last").shape
+        torch.Size([2, 1, 2])
+
+        Args:
+            queries: ``(heads, R, head_dim)`` of the text rows, which stand last.
+            keys: ``(kv_heads, L, head_dim)``.
+            visual_columns: ``(N,)`` int64.
+            values: ``(kv_heads, L, head_dim)``, where an operator after the prefill reads them.
+        """
+        length = keys.shape[1]
+        return cls(
+            lambda rotated: queries,
+            lambda rotated: keys,
+            torch.arange(length - queries.shape[1], length, device=keys.device),
+            visual_columns,
+            torch.ones(length, dtype=torch.bool, device=keys.device),
+            keys.shape[2] ** -0.5,
+            read_values=None if values is None else lambda: values,
+        )
+
     def at(self, layer: int) -> AttentionView:
         """The view of the layer before (-1) or after (1) this one; 0 is this one.
 

@@ -8,18 +8,19 @@ from typing import Any
 
 from torch import Tensor
 
+from tokenprune.carried import GATHER, MERGE, SUM, follow
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
 from tokenprune.plan import TokenPlan
 
-SUM, MERGE, PICK, STAYS, NEVER = "sum", "merge", "pick", "stays", "never"
+STAYS, NEVER = "stays", "never"
 
 RULES: Mapping[str, str] = {
     "encoder_column": SUM,  # (N,) column mean of the vision encoder's last full attention
     "encoder_pooled": SUM,  # (N,) its pooled-query form
     "encoder_keys": MERGE,  # (N, d) its keys, head mean
     "relevance": MERGE,  # (N,) higher is more relevant; given by a caller
-    "embeddings": PICK,  # (N, D) fp32 features that entered the LLM; inside it only
+    "embeddings": GATHER,  # (N, D) fp32 features that entered the LLM; inside it only
     "text": STAYS,  # (R, D) embeddings of the text after the video
     "attention": NEVER,  # an AttentionView of one layer, which another plan's tokens no longer fit
 }
@@ -61,7 +62,7 @@ def check_signals(signals: Mapping[str, Any], count: int) -> None:
     for name, value in signals.items():
         if name not in RULES:
             raise InvalidValueError(f"{shown(name)} is no signal; there are {', '.join(RULES)}")
-        if RULES[name] in (SUM, MERGE, PICK):
+        if RULES[name] in (GATHER, MERGE, SUM):
             wanted = 2 if name in ("encoder_keys", "embeddings") else 1
             if not isinstance(value, Tensor) or value.ndim != wanted or len(value) != count:
                 found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -71,7 +72,7 @@ def check_signals(signals: Mapping[str, Any], count: int) -> None:
 def carry_signals(signals: Mapping[str, Any], plan: TokenPlan) -> dict[str, Any]:
     """The signals of the tokens that ``plan`` leaves, each by its rule."""
     return {
-        name: {SUM: plan.sum, MERGE: plan.mix, PICK: plan.pick, STAYS: lambda value: value}[RULES[name]](value)
+        name: value if RULES[name] == STAYS else follow(value, plan, RULES[name])
         for name, value in signals.items()
         if RULES[name] != NEVER
     }

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from tokenprune.about import About
 from tokenprune.operator import Operator
 from tokenprune.operators.inside import keeping_best, last_row_attention
 from tokenprune.operators.progressive import Progressive, ProgressiveStage
@@ -61,6 +62,7 @@ class PyramidDrop(Progressive):
         InvalidValueError: ``layers`` are not as many as ``ratios``, or any argument is not allowed.
     """
 
+    about: ClassVar[About] = About("arXiv 2410.17247", "MIT", "L D d G + H L d a stage")
     published: ClassVar[tuple[float, ...]] = (0.5, 0.25, 0.125)
     needs: ClassVar[tuple[str, ...]] = ("attention",)
     site: ClassVar[str] = "after_layer"

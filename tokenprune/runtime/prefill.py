@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenprune.carried import GATHER, MERGE
 from tokenprune.errors import UnsupportedModeError
 from tokenprune.history import StepHistory
 from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM, Stage
 from tokenprune.plan import TokenPlan
-from tokenprune.runtime.state import GATHER, MERGE, RowState, Step, TokenState
+from tokenprune.runtime.state import RowState, Step, TokenState
 from tokenprune.runtime.timing import Timestamp
 from tokenprune.signals import FEATURES
 
@@ -133,11 +134,20 @@ class Prefill:
         """Visual tokens of each row that a layer of the cache stores in the end."""
         return self.state.visual_counts() if self.pressed is None else self.pressed
 
-    def press(self, stage: Stage, counts: list[int], union: Sequence[Tensor]) -> None:
-        """Record a press: ``counts`` of each row's tokens are kept in each layer and head, ``union`` in any of them."""
+    def press(self, stage: Stage, counts: list[int], shares: Sequence[Tensor]) -> None:
+        """Record a press.
+
+        Args:
+            stage: the operator.
+            counts: of each row's tokens so many are kept in each layer and head.
+            shares: per row ``(K,)`` fp32, in which share of the layers and heads each token is kept.
+        """
         before, now = self.state.visual_counts(), Timestamp.now(self.state.slots.columns.device)
         self.pressed = counts
-        plans = [TokenPlan.keeping(kept.nonzero().squeeze(1), len(kept)) for kept in union]
+        plans = [
+            replace(TokenPlan.keeping(share.nonzero().squeeze(1), len(share)), scores=share if len(share) else None)
+            for share in shares
+        ]
         parts = [plan.split(row.counts) if row.spans else [] for row, plan in zip(self.state.rows, plans)]
         for row, found in zip(self.state.rows, parts):
             for number, part in enumerate(found):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenprune.carried import MERGE, SUM
 from tokenprune.device import upload
 from tokenprune.errors import InvalidValueError, UnsupportedModeError
 from tokenprune.messages import shown
@@ -19,10 +20,8 @@ from tokenprune.signals import (
     ATTENTION_BEFORE,
     ATTENTION_NEXT,
     HIDDEN_BEFORE,
-    MERGE,
     OF_THE_ENCODER,
     RULES,
-    SUM,
     check_signals,
 )
 from tokenprune.tokens import VisualTokens

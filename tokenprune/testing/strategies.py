@@ -171,7 +171,7 @@ def attention_views(
     """One prompt row as scorers see it: grouped heads, left padding, visual columns with gaps, text rows after them.
 
     The layers before and after have other queries and keys, the one before hidden states as well.
-    ``queries`` and ``keys`` return the same tensors every time they are asked.
+    ``queries``, ``keys`` and ``values`` return the same tensors every time they are asked.
 
     Args:
         draw: given by hypothesis.
@@ -194,7 +194,7 @@ def attention_views(
         return {r: (torch.randn(heads, count, head_dim, generator=seed) * spread).to(form) for r in (True, False)}
 
     def layer() -> AttentionView:
-        queries, keys = tensors(kv_heads * group, rows), tensors(kv_heads, length)
+        queries, keys, values = tensors(kv_heads * group, rows), tensors(kv_heads, length), tensors(kv_heads, length)
         return AttentionView(
             read_queries=lambda rotated: queries[rotated],
             read_keys=lambda rotated: keys[rotated],
@@ -202,6 +202,7 @@ def attention_views(
             visual_columns=columns,
             valid_keys=torch.arange(length) >= padding,
             scaling=head_dim**-0.5,
+            read_values=lambda: values[True],
         )
 
     shown = torch.randn(visual, 2 * head_dim, generator=seed) if features is None else features.detach()
