@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from tokenprune.operators.dtd import DTD as DTD
     from tokenprune.operators.dycoke import DyCoke as DyCoke
     from tokenprune.operators.evs import EVS as EVS
+    from tokenprune.operators.fastv import FastV as FastV
     from tokenprune.operators.fastvid import FastVID as FastVID
     from tokenprune.operators.flashvid import FlashVID as FlashVID
     from tokenprune.operators.floc import FLoC as FLoC
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from tokenprune.operators.holitom import HoliTom as HoliTom
     from tokenprune.operators.infinipot import InfiniPotV as InfiniPotV
     from tokenprune.operators.knorm import KNorm as KNorm
+    from tokenprune.operators.pyramiddrop import PyramidDrop as PyramidDrop
     from tokenprune.operators.random import RandomSelect as RandomSelect
     from tokenprune.operators.snapkv import SnapKV as SnapKV
     from tokenprune.operators.st_merge import STMerge as STMerge
@@ -116,10 +118,12 @@ _PUBLIC = {
     "operators.divprune": "DivPrune",
     "operators.dycoke": "DyCoke",
     "operators.evs": "EVS",
+    "operators.pyramiddrop": "PyramidDrop",
     "operators.vidcom2": "VidCom2",
     "operators.visionzip": "VisionZip",
     "operators.cdpruner": "CDPruner",
     "operators.dtd": "DTD",
+    "operators.fastv": "FastV",
     "operators.fastvid": "FastVID",
     "operators.flashvid": "FlashVID",
     "operators.floc": "FLoC",
