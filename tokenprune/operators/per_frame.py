@@ -24,7 +24,7 @@ def require_full_grid(operator: object, tokens: VisualTokens) -> None:
 
 
 def to_the_frame_before(points: Points, frames: int) -> Tensor:
-    """``(T - 1, L)`` cosine of each token of T ``frames``, from the second on, to the one at its place a frame earlier."""
+    """``(T - 1, L)`` cosine of each token from the second of T frames on to the one at its place a frame earlier."""
     return points.cosines(list(range(1, frames)), list(range(frames - 1)), points.count // frames)
 
 
