@@ -20,7 +20,7 @@ from tokenprune.adapter import AttentionReader, Removable
 from tokenprune.attention_view import AttentionView
 from tokenprune.hf.cache import PrunableHandle
 from tokenprune.hf.guard import refuse_dropped_cache
-from tokenprune.hf.mass import MassBias, require_mass_backend, require_room
+from tokenprune.hf.mass import MassBias, require_mass_backend
 from tokenprune.hf.press import Press, Watch
 from tokenprune.hf.release import causal_mask, given_cache, require_stored
 from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM, Stage
@@ -92,7 +92,7 @@ class PrefillForward:
             self.handle = self.prunable(self.cache)
         if self.shortened:
             changed["attention_mask"] = self._mask_2d(self.kwargs.get("attention_mask"))
-            self._run_on_mass(changed["inputs_embeds"])
+            self.bias.run_on(self.state.slots.mass)
         self._hook_layers()
         return changed
 
@@ -154,14 +154,6 @@ class PrefillForward:
         if not self.state.slots.is_padded and self.state.first_column == 0:
             return None
         return self._mask_2d(self.kwargs.get("attention_mask"))
-
-    def _run_on_mass(self, hidden: Tensor) -> None:
-        """Tell attention what the running tokens stand for from here on."""
-        mass = self.state.slots.mass
-        if mass is not None:
-            earlier = 0 if self.state.earlier is None else len(self.state.earlier)
-            require_room(len(hidden), hidden.shape[1], earlier + hidden.shape[1], hidden.dtype)
-        self.bias.run_on(mass)
 
     def _hook_layers(self) -> None:
         cuts: dict[int, Stage] = {s.layer: s for s in self.prefill.stages if s.layer is not None}
@@ -243,7 +235,7 @@ class PrefillForward:
         if layer + 1 < len(self.layers):
             cache = None if self.handle is None else self.handle.cache
             self.mask_after = causal_mask(self.text, hidden, self._later_mask_2d(), cache, layer + 1)
-            self._run_on_mass(hidden)
+            self.bias.run_on(self.state.slots.mass)
         return hidden
 
     def _layers_ran(self, count: int) -> None:
