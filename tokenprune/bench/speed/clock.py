@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import TypeVar
 
 import torch
@@ -13,18 +13,23 @@ Result = TypeVar("Result")
 
 
 def timed(device: torch.device, call: Callable[[], Result]) -> tuple[Result, float]:
-    """Call once; returns what it returned, and its seconds, by torch's own timer.
+    """Call once; returns what it returned, and its seconds.
 
     An accelerator is idle when the call begins and again when its time ends; nothing is waited for inside.
 
     >>> timed(torch.device("cpu"), lambda: "done")[0]
     'done'
     """
-    # Only the timer of `torch.utils.benchmark`: its `Timer` runs a statement three times where one is asked for, and
-    # again on what the first run was given. Here each run has inputs of its own, and takes turns with all others.
-    from torch.utils.benchmark import timer
+    # As the timer of `torch.utils.benchmark` does it, whose import brings the toolchain for C++ along and speaks up on
+    # stderr where there is a compiler and no GPU. Its `Timer` runs a statement three times where one is asked for, on
+    # what the first was given; here each run has inputs of its own, and takes turns with all others.
+    _settle(device)
+    begin = time.perf_counter()
+    result = call()
+    _settle(device)
+    return result, time.perf_counter() - begin
 
-    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        begin = timer()
-        result = call()
-        return result, timer() - begin
+
+def _settle(device: torch.device) -> None:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
