@@ -13,6 +13,7 @@ from tokenprune.cli._benchmarks import find_benchmark, open_journal
 from tokenprune.cli._machine import Machine
 from tokenprune.cli._output import UsageError
 from tokenprune.cli._outputs import Outputs
+from tokenprune.cli._pipeline import DEFAULT
 from tokenprune.cli._pipelines import PipelineChoices
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._runner import ModelOption, say_note
@@ -75,7 +76,7 @@ def world(
     With --out, what is done is kept beside that file: after an interruption the same command goes on where it was.
     """
     name = suite.name(choices, outputs)
-    pipelines = choices.resolve(default=() if name else ("default",))
+    pipelines = choices.resolve(default=() if name else (DEFAULT,))
     from tokenprune.bench.benchmark import BenchmarkRequest
 
     request = BenchmarkRequest(
