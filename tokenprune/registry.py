@@ -17,7 +17,7 @@ from tokenprune.distribution import DISTRIBUTION, installed_version
 from tokenprune.errors import AmbiguousAdapterError, NoAdapterError, PipelineFileError, TokenPruneWarning
 from tokenprune.loading import BENCH_GROUP, GROUP, ONLY_THESE, Plugin, PluginGroup, PluginInfo, describe
 from tokenprune.messages import meant, shown
-from tokenprune.offered import check_adapters, check_operators
+from tokenprune.offered import check_adapters, check_operators, known_models
 
 BUILTIN = "builtin"
 REGISTERED: dict[str, type] = {}
@@ -49,7 +49,8 @@ class PluginRegistry:
             adapters = check_adapters(plugin.call("tokenprune_model_adapters"))
             operators = check_operators(plugin.call("tokenprune_operators"), taken)
             taken.update(dict.fromkeys(operators, plugin.info.name))
-            return replace(plugin, operators=operators, adapters=adapters)
+            info = replace(plugin.info, models=known_models(adapters))
+            return replace(plugin, info=info, operators=operators, adapters=adapters)
 
         group = PluginGroup(hookspecs, hookspecs.FORMER)
         info = PluginInfo(BUILTIN, DISTRIBUTION, installed_version())

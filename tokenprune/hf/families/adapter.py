@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 from torch import nn
@@ -33,9 +34,8 @@ class FamiliesAdapter:
 
     @property
     def models(self) -> tuple[tuple[str, str], ...]:
-        """What it knows: name, and the reason why it is declined, which is empty for those that are served."""
-        served = [(family.name, "") for family in self.families]
-        return (*served, *self.declined.items())
+        """What it knows: each name, and what stands in the way or ``""``; ``tokenprune plugins`` shows it."""
+        return (*((family.name, _missing(family)) for family in self.families), *self.declined.items())
 
     def accepts(self, model: nn.Module) -> Accepted | Declined:
         rows = {family.model_class: family for family in self.families}
@@ -92,3 +92,8 @@ class FamiliesAdapter:
             if head is not None:
                 return family, head
         raise UnsupportedModeError(f"{type(model).__name__} is no model of the table")
+
+
+def _missing(family: Family) -> str:
+    missing = [name for name in family.needs if find_spec(name) is None]
+    return f"its processor needs {', '.join(missing)}: pip install {' '.join(missing)}" if missing else ""

@@ -26,7 +26,6 @@ DECLINED: Mapping[str, str] = {
     "Lfm3VlForConditionalGeneration": "convolution layers keep a state instead of tokens",
     "Qwen4ExpForConditionalGeneration": _INDEXED,
     "Glm5NextForConditionalGeneration": _INDEXED,
-    "MiniMaxM3SparseForConditionalGeneration": _INDEXED,
     "Dots3NoteForConditionalGeneration": _INDEXED,
     "HYV4VLForConditionalGeneration": _INDEXED,
     "Kimi_K25ForConditionalGeneration": "its attention is latent: there are no keys of a head to be read",

@@ -45,6 +45,7 @@ class Family:
         encoder: whether the tower is built like Qwen's, so that its attention can be read (signals of the encoder).
         decoders: class names of the decoders that have been tried; empty: the family has one of its own.
         refuse: from a config to the reason why such a model cannot be pruned, or None.
+        needs: packages beyond the extra ``[hf]``'s usual ones that its processor imports.
         note: what is special, for people.
         known: ids that are guessed at where a name is misspelt.
     """
@@ -61,6 +62,7 @@ class Family:
     encoder: bool = False
     decoders: tuple[str, ...] = ()
     refuse: Callable[[Any], str | None] = nothing_to_refuse
+    needs: tuple[str, ...] = ()
     note: str = ""
     known: tuple[str, ...] = ()
 

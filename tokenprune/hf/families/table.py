@@ -155,6 +155,7 @@ SMOLVLM = Family(
     tower="model.vision_model",
     placeholders=AS_IMAGES,
     decoders=ANY_TEXT,
+    needs=("num2words",),
     note="SmolVLM2; frames and images have one placeholder: the text between tells, and one frame is an image",
     known=_ids("256M-Video", "500M-Video", "2.2B", of="HuggingFaceTB/SmolVLM2-{}-Instruct"),
 )

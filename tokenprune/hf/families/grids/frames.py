@@ -16,6 +16,8 @@ from tokenprune.hf.placeholders import PlaceholderRun, placeholder_runs
 
 LONGER_TIME = 2
 """So many ids more than the first may a later timestamp of the same video have: 9.5 grows to 10.0, to 100.0."""
+LONGEST_TIME = 12
+"""No timestamp has more ids: every digit of ``<12345.6 seconds>`` is one."""
 
 Frame = tuple[PlaceholderRun, VisualSpan]
 
@@ -108,7 +110,7 @@ def _goes_on(video: Sequence[Frame], frame: Frame, ids: Sequence[int], marks: tu
     if len(between) < 3 or (between[0], between[-1]) != (end, start):
         return False
     time = between[1:-1]
-    if start in time or end in time:
+    if start in time or end in time or len(time) > LONGEST_TIME:
         return False
     if len(video) > 1 and len(time) > video[1][0].start - first.stop - 2 + LONGER_TIME:
         return False  # other text comes first
