@@ -18,7 +18,8 @@ from tokenprune.messages import shown
 if TYPE_CHECKING:
     from tokenprune.pipeline import Pipeline
 
-DEFAULT = "default"
+DEFAULT = "recommended"
+"""As :data:`tokenprune.named.RECOMMENDED`, without importing torch."""
 CUSTOM = "custom"
 
 PresetOption = Annotated[
@@ -57,7 +58,7 @@ LayerOption = Annotated[
 
 @dataclass(frozen=True)
 class PipelineChoice:
-    """What the options said. Any of the last five means a custom pipeline: the default one with these values."""
+    """What the options said. Any of the last five means a custom pipeline: the preset ``default`` with these values."""
 
     preset: str | None = None
     file: Path | None = None

@@ -12,6 +12,7 @@ import typer
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
 from tokenprune.cli._machine import AttnOption, DeviceOption, DtypeOption, Machine
 from tokenprune.cli._outputs import check_outputs, record
+from tokenprune.cli._pipeline import DEFAULT
 from tokenprune.cli._preset_names import PRESET_HELP, complete_preset
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._usage import UsageError
@@ -92,7 +93,7 @@ def world(
         machine = Machine.check(device, dtype, attn, as_json)
         chosen = [name for name, on in (("table", table), ("sweep", sweep), ("ablation", ablation)) if on]
         _check_usage(chosen, bool(presets or files), out, plot, as_json)
-        pipelines = load_pipelines(presets or ([] if chosen or files else ["default"]), files or [], as_json)
+        pipelines = load_pipelines(presets or ([] if chosen or files else [DEFAULT]), files or [], as_json)
         from tokenprune.bench.benchmark import BenchmarkRequest
 
         suite = chosen[0] if chosen else None

@@ -7,6 +7,7 @@ applies to every later use of the cache, whatever pipeline is attached then.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
 from tokenprune.adapter import Removable
-from tokenprune.errors import UnsupportedModeError
+from tokenprune.errors import TokenPruneWarning, UnsupportedModeError
 from tokenprune.hf.layer import PrunableLayer
 
 CARRIERS = ("eager", "sdpa", "flex_attention")
@@ -37,11 +38,16 @@ def holds_mass(cache: object) -> bool:
 
 
 class Fallback:
-    """Another attention backend of one decoder's, until it is removed."""
+    """Another attention backend of one decoder's, until it is removed; a warning says so, once a process."""
 
     def __init__(self, text: PreTrainedModel, backend: str) -> None:
         self._config: Any = text.config
         self._before = backend_of(text)
+        warnings.warn(
+            f"the attention backend {self._before!r} cannot carry attention mass: the session runs under {backend!r}",
+            TokenPruneWarning,
+            stacklevel=2,  # one place for all sessions, so that it is said once
+        )
         self._config._attn_implementation = backend
 
     def remove(self) -> None:

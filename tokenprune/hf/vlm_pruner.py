@@ -53,8 +53,8 @@ class PrunedAnswer:
         return None if self.report is None else self.report.visual_tokens[self.row]
 
     @property
-    def visual_retained(self) -> int | None:
-        """Those that were left when the answer began."""
+    def visual_retained(self) -> float | None:
+        """Fraction of them that was **kept**."""
         return None if self.report is None else self.report.visual_retained[self.row]
 
 
@@ -222,9 +222,9 @@ class VLMPruner:
         check_new_tokens(max_new_tokens)
         answer(self._loaded, inputs, None, 1)
         with logged(self.verbose):  # of the warm-up, because it takes time
-            answer(self._loaded, inputs, self.pipeline, 1)
+            answer(self._loaded, inputs, self.pipeline, 1, fallback=self.fallback)
         plain = answer(self._loaded, inputs, None, max_new_tokens)
-        return plain, answer(self._loaded, inputs, self.pipeline, max_new_tokens)
+        return plain, answer(self._loaded, inputs, self.pipeline, max_new_tokens, fallback=self.fallback)
 
     def _look(
         self, path: str | Path, frames: int | None, fps: float | None, max_pixels: int | None

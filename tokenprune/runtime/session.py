@@ -15,7 +15,7 @@ from torch import nn
 from tokenprune.adapter import Removable
 from tokenprune.errors import AlreadyAttachedError, InvalidValueError, TokenPruneWarning, UnsupportedModeError
 from tokenprune.messages import shown
-from tokenprune.named import AnyPipeline, as_pipeline
+from tokenprune.named import RECOMMENDED, AnyPipeline, as_pipeline
 from tokenprune.plugins import find_adapter
 from tokenprune.runtime.active import ActivePipeline
 from tokenprune.runtime.report import Report
@@ -48,6 +48,8 @@ class Session:
         if fallback not in (None, "sdpa"):
             raise InvalidValueError(f'fallback must be "sdpa" or None, got {shown(fallback)}')
         given = check_given(signals)
+        if isinstance(pipeline, str) and pipeline == RECOMMENDED:
+            fallback = "sdpa"  # by its name it is to run on every model
         self.pipeline = as_pipeline(pipeline)
         _refuse_wrappers(model)
         adapter = find_adapter(model)
@@ -124,10 +126,11 @@ def attach(
             of its :class:`tokenprune.VisualTokens`. What no operator needs is ignored.
         keep_reports: how many reports ``session.reports`` holds, at least 1; older ones are forgotten.
         fallback: ``"sdpa"``: run under that attention backend, where the model's own cannot carry attention mass, and
-            restore the model's setting on detaching; None: refuse.
+            restore the model's setting on detaching; None: refuse, but for ``"recommended"`` by its name, which runs
+            on every model. That it happens is said once, in a :class:`tokenprune.TokenPruneWarning`.
 
     Returns:
-        The session; ``with tokenprune.attach(model, "default") as session: model.generate(...)``.
+        The session; ``with tokenprune.attach(model, "recommended") as session: model.generate(...)``.
 
     Raises:
         NoAdapterError: no adapter knows the model.

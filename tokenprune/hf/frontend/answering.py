@@ -25,6 +25,7 @@ def answer(
     pipeline: Pipeline | None = None,
     max_new_tokens: int = 64,
     features: Tensor | VideoFeatures | None = None,
+    fallback: str | None = None,
 ) -> Answer:
     """Generate greedily from one prompt and time it.
 
@@ -37,6 +38,7 @@ def answer(
         max_new_tokens: length of the answer, at most.
         features: what the vision tower made of the clip before, and is not to make again; then of its
             pixels only :func:`tokenprune.hf.frontend.features.few_pixels` are needed.
+        fallback: as :func:`tokenprune.attach` takes it.
 
     Raises:
         InvalidValueError: more than one prompt, or `max_new_tokens` below 1.
@@ -54,8 +56,9 @@ def answer(
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
+    pruning = nullcontext() if pipeline is None else attach(model, pipeline, fallback=fallback)
     seen = nullcontext() if features is None else encoded_before(tower, features)
-    with nullcontext() if pipeline is None else attach(model, pipeline) as session, seen, clock.watching(tower):
+    with pruning as session, seen, clock.watching(tower):
         clock.start()
         output = model.generate(
             **moved,

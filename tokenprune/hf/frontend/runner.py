@@ -78,9 +78,9 @@ class FamilyModel:
         return replace(ours, inputs={**ours.inputs, "pixel_values_videos": pixels}, features=features)
 
     def answer(self, prepared: object, pipeline: Pipeline | None, max_new_tokens: int) -> Answer:
-        """Answer greedily; see :func:`answer`."""
+        """Answer greedily; see :func:`answer`. A backend that cannot carry attention mass gives way to sdpa."""
         ours = _ours(prepared)
-        return answer(self.loaded, ours.inputs, pipeline, max_new_tokens, ours.features)
+        return answer(self.loaded, ours.inputs, pipeline, max_new_tokens, ours.features, fallback="sdpa")
 
 
 def _ours(prepared: object) -> Prepared:
