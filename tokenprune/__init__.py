@@ -59,11 +59,18 @@ if TYPE_CHECKING:
     from tokenprune.operators.dtd import DTD as DTD
     from tokenprune.operators.dycoke import DyCoke as DyCoke
     from tokenprune.operators.evs import EVS as EVS
+    from tokenprune.operators.fastvid import FastVID as FastVID
+    from tokenprune.operators.flashvid import FlashVID as FlashVID
     from tokenprune.operators.floc import FLoC as FLoC
     from tokenprune.operators.gleanvid import GleanVID as GleanVID
+    from tokenprune.operators.holitom import HoliTom as HoliTom
+    from tokenprune.operators.infinipot import InfiniPotV as InfiniPotV
+    from tokenprune.operators.knorm import KNorm as KNorm
     from tokenprune.operators.random import RandomSelect as RandomSelect
+    from tokenprune.operators.snapkv import SnapKV as SnapKV
     from tokenprune.operators.st_merge import STMerge as STMerge
     from tokenprune.operators.tome import ToMe as ToMe
+    from tokenprune.operators.tova import TOVA as TOVA
     from tokenprune.operators.ttf import TTF as TTF
     from tokenprune.operators.uniform import UniformSelect as UniformSelect
     from tokenprune.operators.uniform_prune import RandomPrune as RandomPrune
@@ -110,9 +117,16 @@ _PUBLIC = {
     "operators.visionzip": "VisionZip",
     "operators.cdpruner": "CDPruner",
     "operators.dtd": "DTD",
+    "operators.fastvid": "FastVID",
+    "operators.flashvid": "FlashVID",
     "operators.floc": "FLoC",
     "operators.gleanvid": "GleanVID",
+    "operators.holitom": "HoliTom",
+    "operators.infinipot": "InfiniPotV",
+    "operators.knorm": "KNorm",
     "operators.random": "RandomSelect",
+    "operators.snapkv": "SnapKV",
+    "operators.tova": "TOVA",
     "operators.st_merge": "STMerge",
     "operators.tome": "ToMe",
     "operators.ttf": "TTF",

@@ -15,11 +15,9 @@ def main() -> None:
     """Entry point of the ``tokenprune`` script."""
     conflict = foreign_distribution()
     if conflict is not None:
-        from tokenprune.cli._common import FAILED, print_json
+        from tokenprune.cli._output import FAILED, Output
 
-        if "--json" in sys.argv[1:]:
-            print_json({"error": {"type": "ConflictError", "message": conflict}})
-        print(f"tokenprune: {conflict}", file=sys.stderr)
+        Output.guess(sys.argv[1:]).error("ConflictError", conflict)
         sys.exit(FAILED)
     try:
         from tokenprune.cli.app import app

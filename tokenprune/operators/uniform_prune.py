@@ -38,6 +38,7 @@ class UniformPrune:
     modalities: tuple[str, ...] = ("video",)
 
     site: ClassVar[str] = AFTER_LAYER
+    reads: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_layer("layer", self.layer)
@@ -84,6 +85,7 @@ class RandomPrune:
     modalities: tuple[str, ...] = ("video",)
 
     site: ClassVar[str] = AFTER_LAYER
+    reads: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_layer("layer", self.layer)
