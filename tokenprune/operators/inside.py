@@ -12,7 +12,7 @@ from tokenprune.attention_view import attention_of
 from tokenprune.budget import Budget
 from tokenprune.errors import InvalidValueError
 from tokenprune.layers import check_layer
-from tokenprune.operator import AFTER_LAYER, check_modalities
+from tokenprune.operator import AFTER_LAYER, BEFORE_LLM, check_modalities
 from tokenprune.operators.frame_shares import kept_with_scores
 from tokenprune.operators.selection import keep_best
 from tokenprune.plan import TokenPlan
@@ -65,6 +65,29 @@ class InsideLLM:
     def decide(self, tokens: VisualTokens, count: int) -> TokenPlan:
         """The plan that leaves ``count`` tokens, which are fewer than there are."""
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class AtLayerOrBefore(InsideLLM):
+    """A method of the paper's layer that has a form of its own before the LLM, ``layer=None``, on features alone."""
+
+    layer: int | float | None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.layer is not None:
+            check_layer("layer", self.layer)
+        _ = self.budget
+        object.__setattr__(self, "modalities", check_modalities(self.modalities))
+
+    @property
+    def variant(self) -> bool:
+        """Whether this is the form before the LLM, which is not the published method."""
+        return self.layer is None
+
+    @property
+    def site(self) -> str:  # type: ignore[override]
+        """After a layer; before the LLM without one."""
+        return BEFORE_LLM if self.layer is None else AFTER_LAYER
 
 
 def last_row_attention(tokens: VisualTokens, layer: int = 0) -> Tensor:
