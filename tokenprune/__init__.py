@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from tokenprune.operators.pyramiddrop import PyramidDrop as PyramidDrop
     from tokenprune.operators.random import RandomSelect as RandomSelect
     from tokenprune.operators.snapkv import SnapKV as SnapKV
+    from tokenprune.operators.sparsevlm import SparseVLM as SparseVLM
     from tokenprune.operators.st_merge import STMerge as STMerge
     from tokenprune.operators.tome import ToMe as ToMe
     from tokenprune.operators.tova import TOVA as TOVA
@@ -122,6 +123,7 @@ _PUBLIC = {
     "operators.dycoke": "DyCoke",
     "operators.evs": "EVS",
     "operators.pyramiddrop": "PyramidDrop",
+    "operators.sparsevlm": "SparseVLM",
     "operators.v2drop": "V2Drop",
     "operators.vidcom2": "VidCom2",
     "operators.visionzip": "VisionZip",

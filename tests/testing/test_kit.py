@@ -16,6 +16,7 @@ from torch import Tensor
 
 import tokenprune as tp
 from tokenprune.operators.pyramiddrop import PyramidDropStage
+from tokenprune.operators.sparsevlm import SparseVLMStage
 from tokenprune.operators.v2drop import V2DropStage
 from tokenprune.testing import (
     CACHE_LAWS,
@@ -79,6 +80,7 @@ SELECTORS = [
     tp.DART(keep_ratio=0.3),
     tp.DART(layer=None, keep=5, modalities=("video", "image")),
     V2DropStage(keep_ratio=0.3),
+    SparseVLMStage(keep_ratio=0.3),
 ]
 PRESSES = [
     tp.SnapKV(keep_ratio=0.3),

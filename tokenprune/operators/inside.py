@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from tokenprune.attention_view import attention_of
@@ -18,6 +19,9 @@ from tokenprune.operators.selection import keep_best
 from tokenprune.plan import TokenPlan
 from tokenprune.points import undisturbed
 from tokenprune.tokens import VisualTokens
+
+STEPS = 2.0**19
+"""Of a score's mantissa: what is this close, some 2e-6 of it, is equal."""
 
 
 @dataclass(frozen=True)
@@ -104,4 +108,11 @@ def last_row_attention(tokens: VisualTokens, layer: int = 0) -> Tensor:
 
 def keeping_best(scores: Tensor, count: int) -> TokenPlan:
     """The pruning that keeps the ``count`` highest of the scores ``(N,)``, ties to the lower index."""
-    return kept_with_scores(keep_best(scores, scores, count), scores)
+    steps = in_steps(scores)
+    return kept_with_scores(keep_best(steps, steps, count), scores)
+
+
+def in_steps(scores: Tensor) -> Tensor:
+    """Scores whose last bits are rounded away, so that those of copies, which differ by rounding only, are equal."""
+    mantissa, exponent = torch.frexp(scores)
+    return torch.ldexp((mantissa * STEPS).round() / STEPS, exponent)

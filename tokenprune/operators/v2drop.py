@@ -14,7 +14,7 @@ from tokenprune.attention_view import attention_of
 from tokenprune.errors import InvalidValueError
 from tokenprune.operator import Operator
 from tokenprune.operators.inside import keeping_best
-from tokenprune.operators.progressive import Progressive, ProgressiveStage
+from tokenprune.operators.progressive import Progressive, ProgressiveStage, at_fractions
 from tokenprune.plan import TokenPlan
 from tokenprune.tokens import VisualTokens
 
@@ -83,11 +83,7 @@ class V2Drop(Progressive):
     site: ClassVar[str] = "after_layer"
 
     def _layers(self, depth: int, count: int) -> Sequence[int]:
-        if count != 3:
-            raise InvalidValueError(f"{count} ratios need as many layers")
-        early = max(1, int(EARLY * depth))
-        middle = max(early + 1, int(MIDDLE * depth))
-        return [early, middle, max(middle + 1, int(LATE * depth))]
+        return at_fractions((EARLY, MIDDLE, LATE), depth, count, least=1)
 
     def _stage(self, layer: int | float, keep_ratio: float | None, keep: int | None, part: float) -> Operator:
         return V2DropStage(layer, keep_ratio, keep, self.modalities, part)
