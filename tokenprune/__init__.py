@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from tokenprune.hf.cache import PrunableDynamicCache as PrunableDynamicCache
     from tokenprune.hf.cache import PruneVidDynamicCache as PruneVidDynamicCache
     from tokenprune.hf.layer import PrunableLayer as PrunableLayer
+    from tokenprune.hf.vlm_pruner import VLMPruner as VLMPruner
     from tokenprune.hookspecs import hookimpl as hookimpl
     from tokenprune.named import preset as preset
     from tokenprune.named import presets as presets
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from tokenprune.operators.dtd import DTD as DTD
     from tokenprune.operators.dycoke import DyCoke as DyCoke
     from tokenprune.operators.evs import EVS as EVS
+    from tokenprune.operators.fastv import FastV as FastV
     from tokenprune.operators.fastvid import FastVID as FastVID
     from tokenprune.operators.flashvid import FlashVID as FlashVID
     from tokenprune.operators.floc import FLoC as FLoC
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from tokenprune.operators.holitom import HoliTom as HoliTom
     from tokenprune.operators.infinipot import InfiniPotV as InfiniPotV
     from tokenprune.operators.knorm import KNorm as KNorm
+    from tokenprune.operators.pyramiddrop import PyramidDrop as PyramidDrop
     from tokenprune.operators.random import RandomSelect as RandomSelect
     from tokenprune.operators.snapkv import SnapKV as SnapKV
     from tokenprune.operators.st_merge import STMerge as STMerge
@@ -108,6 +111,7 @@ _PUBLIC = {
     ),
     "hf.cache": "PrunableDynamicCache PruneVidDynamicCache",
     "hf.layer": "PrunableLayer",
+    "hf.vlm_pruner": "VLMPruner",
     "hookspecs": "hookimpl",
     "named": "preset presets",
     "operators.attn_prune": "AttnPrune",
@@ -116,10 +120,12 @@ _PUBLIC = {
     "operators.divprune": "DivPrune",
     "operators.dycoke": "DyCoke",
     "operators.evs": "EVS",
+    "operators.pyramiddrop": "PyramidDrop",
     "operators.vidcom2": "VidCom2",
     "operators.visionzip": "VisionZip",
     "operators.cdpruner": "CDPruner",
     "operators.dtd": "DTD",
+    "operators.fastv": "FastV",
     "operators.fastvid": "FastVID",
     "operators.flashvid": "FlashVID",
     "operators.floc": "FLoC",
