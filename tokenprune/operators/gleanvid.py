@@ -69,7 +69,7 @@ class GleanVID(Budgeted):
         object.__setattr__(self, "modalities", check_modalities(self.modalities))
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
-        """The pruning of one video or image. Waits for the device once, for the frames' novelty.
+        """The pruning of one video or image. Waits for the device for the frames' novelty, and if directions are many.
 
         Raises:
             InvalidValueError: tokens were merged or dropped before, or hold NaN or infinity.
@@ -117,6 +117,9 @@ def _glean(raw: Tensor, apart: Tensor, cells: Cells, shares: Sequence[int]) -> t
         kept.append(chosen + t * raw.shape[1])
         span[reached : reached + share] = _new_directions(rest[chosen], apart[t, chosen])
         reached += share
+        if reached > 1.25 * span.shape[1]:  # more rows than there can be directions: the others are zero
+            found = span[:reached].any(dim=1).nonzero().squeeze(1)
+            span, reached = torch.cat([span[found], span[reached:]]), len(found)
     return torch.cat(kept), scores
 
 
