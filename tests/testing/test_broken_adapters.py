@@ -16,6 +16,7 @@ from testing.qwen_case import QwenCase
 
 import tokenprune as tp
 from tokenprune.hf import HFDecoder, ProjectionReader, attention, forward
+from tokenprune.hf.carried import Cargo
 from tokenprune.runtime import active, session
 from tokenprune.testing import AdapterConformance, LawBrokenError
 from tokenprune_qwen25vl import boundaries
@@ -71,17 +72,18 @@ def the_cache_keeps_other_tokens(patch: pytest.MonkeyPatch) -> None:
 
 
 def positions_are_renumbered(patch: pytest.MonkeyPatch) -> None:
-    gather = forward.PrefillForward._carried_positions
+    shorten = Cargo.shorten_arguments
 
     def renumbered(*args: Any) -> Any:
-        positions = gather(*args)
-        return torch.arange(positions.shape[-1]).expand_as(positions)
+        left = shorten(*args)
+        positions = left["position_ids"]
+        return {**left, "position_ids": torch.arange(positions.shape[-1]).expand_as(positions)}
 
-    patch.setattr(forward.PrefillForward, "_carried_positions", renumbered)
+    patch.setattr(Cargo, "shorten_arguments", renumbered)
 
 
 def rotary_is_left_out(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(attention, "rotate", lambda x, cos, sin: x)
+    patch.setattr(attention, "rotation_of", lambda module: lambda x, cos, sin: x)
 
 
 def keys_for_queries(patch: pytest.MonkeyPatch) -> None:

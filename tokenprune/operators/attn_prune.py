@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.budget import Budget, as_fraction
 from tokenprune.device import places_where
 from tokenprune.errors import InvalidValueError
@@ -59,6 +60,7 @@ class AttnPrune:
     modalities: tuple[str, ...]
     floor: float
 
+    about: ClassVar[About] = About("arXiv 2412.16117", "CC BY-NC-SA 4.0", "H R L d")
     site: ClassVar[str] = AFTER_LAYER
 
     def __init__(
@@ -93,6 +95,11 @@ class AttnPrune:
         """The layer's attention, unless the scorer reads nothing; with a floor, what entered the LLM."""
         read = ("attention",) if getattr(self.scorer, "reads_attention", True) else ()
         return (*read, "embeddings") if self.floor else read
+
+    @property
+    def reads(self) -> tuple[str, ...] | None:
+        """What the scorer says that it reads of the layer: those of this package the attention, and no features."""
+        return getattr(self.scorer, "reads", None)
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """Score the visual tokens of a prompt row and keep the best of them; blocks are those that a merger left.

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
 from tokenprune.budget import Budget
 from tokenprune.cluster import fp32_products_are_rounded
@@ -51,6 +52,7 @@ class DivPrune:
     keep: int | None = None
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("arXiv 2503.02175", "CC BY-NC 4.0", "N K D / T")
     site: ClassVar[str] = "before_llm"
     needs: ClassVar[tuple[str, ...]] = ()
 

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
 from tokenprune.budget import Budget
 from tokenprune.operators.per_frame import require_full_grid
@@ -49,6 +50,7 @@ class DTD:
     keep_ratio: float | None = None
     keep: int | None = None
 
+    about: ClassVar[About] = About("arXiv 2504.17343", "BSD-3-Clause", "N D")
     needs_full_grid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

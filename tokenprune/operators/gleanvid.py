@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tokenprune.about import About
 from tokenprune.budget import Budget
 from tokenprune.operator import check_modalities
 from tokenprune.operators.frame_shares import kept_with_scores, shares_of
@@ -63,6 +64,7 @@ class GleanVID:
     keep: int | None = None
     modalities: tuple[str, ...] = field(default=("video",), kw_only=True)
 
+    about: ClassVar[About] = About("arXiv 2609.37042", "no code", "N D + N K D / T")
     needs_full_grid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

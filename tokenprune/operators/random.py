@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
+from tokenprune.about import About
 from tokenprune.budget import Budget
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
@@ -34,6 +36,8 @@ class RandomSelect:
     keep_ratio: float | None = None
     keep: int | None = None
     seed: int = 0
+
+    about: ClassVar[About] = About("a baseline", "no code", "N")
 
     def __post_init__(self) -> None:
         _ = self.budget

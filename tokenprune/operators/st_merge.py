@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import batches
 from tokenprune.budget import Budget, as_fraction, split_budget
 from tokenprune.cluster import DistanceScale, dpc_knn, portion, require_distance_scale
@@ -61,6 +62,7 @@ class STMerge:
     neighbours: int = field(default=7, kw_only=True)
     min_tokens: int = field(default=14, kw_only=True)
 
+    about: ClassVar[About] = About("arXiv 2412.16117", "CC BY-NC-SA 4.0", "N^2 D / T")
     needs_full_grid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from tokenprune import batching
+from tokenprune.about import About
 from tokenprune.budget import Budget
 from tokenprune.device import places_where
 from tokenprune.operator import check_modalities
@@ -48,6 +50,8 @@ class ToMe:
     keep_ratio: float | None = None
     keep: int | None = None
     modalities: tuple[str, ...] = field(default=("video",), kw_only=True)
+
+    about: ClassVar[About] = About("arXiv 2210.09461", "CC BY-NC 4.0", "N^2 D")
 
     def __post_init__(self) -> None:
         _ = self.budget

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
 from tokenprune.budget import Budget
 from tokenprune.operators.per_frame import require_full_grid
@@ -53,6 +54,7 @@ class TTF:
     keep_ratio: float | None = None
     keep: int | None = None
 
+    about: ClassVar[About] = About("arXiv 2605.07355", "MIT, without code", "N D")
     needs_full_grid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

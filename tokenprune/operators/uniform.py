@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
+from tokenprune.about import About
 from tokenprune.budget import Budget
 from tokenprune.plan import TokenPlan
 from tokenprune.tokens import VisualTokens
@@ -28,6 +30,8 @@ class UniformSelect:
 
     keep_ratio: float | None = None
     keep: int | None = None
+
+    about: ClassVar[About] = About("a baseline", "no code", "K")
 
     def __post_init__(self) -> None:
         _ = self.budget

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
 from tokenprune.budget import Budget, split_budget
 from tokenprune.errors import InvalidValueError
@@ -59,6 +60,7 @@ class VidCom2:
     temperature: float = 0.01
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("arXiv 2505.14454", "Apache-2.0", "N D")
     site: ClassVar[str] = "before_llm"
     needs: ClassVar[tuple[str, ...]] = ()
     needs_full_grid: ClassVar[bool] = True

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
 from tokenprune.budget import Budget, split_budget
 from tokenprune.errors import InvalidValueError
@@ -61,6 +62,7 @@ class VisionZip:
     published: bool = False
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("arXiv 2412.04467", "Apache-2.0", "N K D / T")
     site: ClassVar[str] = "before_llm"
     needs: ClassVar[tuple[str, ...]] = ("encoder_column", "encoder_keys")
     needs_full_grid: ClassVar[bool] = True
@@ -101,7 +103,7 @@ class VisionZip:
                     rows = torch.tensor(numbers[piece], device=device)
                     found = self._homes(column.view(frames, length)[rows], units[rows.to(units.device)], share)
                     home[rows] = torch.where(found >= 0, found + rows[:, None] * length, found)
-            plan = replace(_merging(home.flatten(), kept), scores=column.detach())
+            plan = replace(TokenPlan.merging(home.flatten(), kept), scores=column.detach())
             return _published(plan) if self.published else plan
 
     def _homes(self, column: Tensor, units: Tensor, share: int) -> Tensor:
@@ -123,14 +125,6 @@ class VisionZip:
         closest = (cosine >= cosine.amax(dim=2, keepdim=True) - RESOLUTION).to(torch.uint8).argmax(dim=2)
         home = places.scatter(1, rest, targets.gather(1, closest.to(targets.device)))
         return home.scatter(1, targets, targets)
-
-
-def _merging(home: Tensor, kept: int) -> TokenPlan:
-    """The plan that merges each token into the token ``home`` ``(N,)``, an anchor's being itself; -1 drops it."""
-    is_anchor = home == torch.arange(len(home), device=home.device)
-    place = is_anchor.cumsum(0) - 1
-    anchors = torch.argsort(is_anchor.to(torch.uint8), descending=True, stable=True)[:kept]
-    return TokenPlan(anchors, torch.where(home >= 0, place[home.clamp(min=0)], -1))
 
 
 def _published(plan: TokenPlan) -> TokenPlan:

@@ -41,7 +41,7 @@ class RemovalLaws(AdapterCase):
         run = self._generate(model, prompt, pipeline)
         removal = self._removal(model, prompt, pipeline, run, depth)
         require(bool((removal.before | removal.after).any()), "nothing was removed")
-        truth = masked_logits(model, self.decoder(model), prompt, run.new, removal)
+        truth = masked_logits(model, self.decoder(model), prompt, run.new, removal, self.carried)
         for step, logits in enumerate(run.logits):
             require_close(logits, truth[:, prompt.length - 1 + step], f"logits of step {step}")
 
@@ -57,7 +57,12 @@ class RemovalLaws(AdapterCase):
         with attach(model, pipeline), torch.no_grad():
             logits = model(**bare.inputs, use_cache=use_cache).logits[:, -1]
         truth = masked_logits(
-            model, self.decoder(model), bare, run.new[:, :0], self._removal(model, prompt, pipeline, run, depth)
+            model,
+            self.decoder(model),
+            bare,
+            run.new[:, :0],
+            self._removal(model, prompt, pipeline, run, depth),
+            self.carried,
         )
         require_close(logits, truth[:, -1], "logits of a bare forward")
 

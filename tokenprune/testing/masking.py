@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenprune.carried import MERGE, Carried
 from tokenprune.runtime.report import Report
 from tokenprune.testing.observe import Change, intercepted
 from tokenprune.testing.prompts import VisualPrompt
@@ -49,14 +50,29 @@ class Removal:
         return cls(before, after, layer, merged)
 
 
-def masked_logits(model: Any, decoder: nn.Module, prompt: VisualPrompt, new: Tensor, removal: Removal) -> Tensor:
+def masked_logits(
+    model: Any,
+    decoder: nn.Module,
+    prompt: VisualPrompt,
+    new: Tensor,
+    removal: Removal,
+    carried: Sequence[Carried] = (),
+) -> Tensor:
     """``(B, L + n, vocabulary)`` logits of the prompt and its answer ``(B, n)`` in one plain forward, without a cache.
 
     Merged features are put in place, every layer gets its own 4-D mask, and nothing else is touched.
+
+    Args:
+        model: the model.
+        decoder: its decoder.
+        prompt: the prompt.
+        new: its answer.
+        removal: what is gone.
+        carried: what the family declares to travel with the tokens; what is merged there is merged here.
     """
     whole = prompt.answered(new)
     with torch.no_grad(), ExitStack() as stack:
-        stack.enter_context(intercepted(decoder, _merging(removal.merged)))
+        stack.enter_context(intercepted(decoder, _merging(removal.merged, carried)))
         for index, layer in enumerate(_layers(decoder)):
             stack.enter_context(intercepted(layer, _masking(prompt.length, whole.valid, removal, index)))
         return model(**whole.inputs, use_cache=False).logits
@@ -66,16 +82,38 @@ def _layers(decoder: nn.Module) -> list[nn.Module]:
     return list(decoder.get_submodule("layers").children())
 
 
-def _merging(merged: Sequence[dict[int, list[int]]]) -> Change:
+def _merging(merged: Sequence[dict[int, list[int]]], carried: Sequence[Carried]) -> Change:
     def change(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        before = kwargs["inputs_embeds"]
-        after = before.clone()
-        for row, groups in enumerate(merged):
-            for anchor, group in groups.items():
-                after[row, anchor] = before[row, group].mean(dim=0)
-        return args, {**kwargs, "inputs_embeds": after}
+        changed = {**kwargs, "inputs_embeds": _merged(kwargs["inputs_embeds"], merged)}
+        for each in carried:
+            found = kwargs.get(each.name)
+            if each.rule != MERGE or found is None:
+                continue
+            changed[each.name] = (
+                _merged(found, merged)
+                if each.packed_by is None
+                else [_merged_packed(packed, kwargs[each.packed_by], merged) for packed in found]
+            )
+        return args, changed
 
     return change
+
+
+def _merged(before: Tensor, merged: Sequence[dict[int, list[int]]]) -> Tensor:
+    after = before.clone()
+    for row, groups in enumerate(merged):
+        for anchor, group in groups.items():
+            after[row, anchor] = before[row, group].mean(dim=0)
+    return after
+
+
+def _merged_packed(packed: Tensor, mask: Tensor, merged: Sequence[dict[int, list[int]]]) -> Tensor:
+    place = {tuple(at): number for number, at in enumerate(mask.nonzero().tolist())}
+    after = packed.clone()
+    for row, groups in enumerate(merged):
+        for anchor, group in groups.items():
+            after[place[row, anchor]] = packed[[place[row, member] for member in group]].mean(dim=0)
+    return after
 
 
 def _masking(prefill: int, valid: Tensor, removal: Removal, layer: int) -> Change:
