@@ -19,11 +19,20 @@ def tokenprune_operators() -> Mapping[str, type]:
     from tokenprune.operators.dtd import DTD
     from tokenprune.operators.dycoke import DyCoke
     from tokenprune.operators.evs import EVS
+    from tokenprune.operators.fastv import FastV
+    from tokenprune.operators.fastvid import FastVID
+    from tokenprune.operators.flashvid import FlashVID
     from tokenprune.operators.floc import FLoC
     from tokenprune.operators.gleanvid import GleanVID
+    from tokenprune.operators.holitom import HoliTom
+    from tokenprune.operators.infinipot import InfiniPotV
+    from tokenprune.operators.knorm import KNorm
+    from tokenprune.operators.pyramiddrop import PyramidDrop
     from tokenprune.operators.random import RandomSelect
+    from tokenprune.operators.snapkv import SnapKV
     from tokenprune.operators.st_merge import STMerge
     from tokenprune.operators.tome import ToMe
+    from tokenprune.operators.tova import TOVA
     from tokenprune.operators.ttf import TTF
     from tokenprune.operators.uniform import UniformSelect
     from tokenprune.operators.uniform_prune import RandomPrune, UniformPrune
@@ -34,8 +43,11 @@ def tokenprune_operators() -> Mapping[str, type]:
     from tokenprune.scorers.key_norm import KeyNormScore
     from tokenprune.scorers.rope_causal import RopeCausalScore
 
-    mergers = (STMerge, UniformSelect, RandomSelect, AveragePool, Cover, ToMe)
+    mergers = (STMerge, UniformSelect, RandomSelect, AveragePool, Cover, ToMe, FastVID, FlashVID, HoliTom)
     pruners = (CDPruner, DivPrune, DTD, DyCoke, EVS, FLoC, GleanVID, TTF, VCast, VidCom2, VisionZip)
     selectors = (AttnPrune, UniformPrune, RandomPrune)
+    inside = (FastV, PyramidDrop)
+    presses = (SnapKV, KNorm, TOVA, InfiniPotV)
     scorers = (RopeCausalScore, ContentScore, KeyNormScore)
-    return {operator.__name__: operator for operator in (*mergers, *pruners, *selectors, *scorers)}
+    operators = (*mergers, *pruners, *selectors, *inside, *presses)
+    return {operator.__name__: operator for operator in (*operators, *scorers)}

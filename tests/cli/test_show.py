@@ -123,7 +123,7 @@ def test_it_says_where_the_pictures_are(show: Show, tmp_path: Path) -> None:
     outcome = show("--frames", "4")
     assert outcome.exit_code == 0, outcome.output
     assert str(tmp_path / "out" / "deep" / "index.html") in outcome.stdout
-    assert "STMerge before the LLM: 6 -> " in outcome.stdout
+    assert "Cover before the LLM: 6 -> 1" in outcome.stdout
 
 
 @pytest.mark.parametrize(

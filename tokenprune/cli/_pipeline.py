@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tokenprune.cli._output import UsageError, wrong_usage
 from tokenprune.cli._preset_names import PRESET_HELP, complete_preset
-from tokenprune.cli._usage import UsageError
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
 
 if TYPE_CHECKING:
     from tokenprune.pipeline import Pipeline
 
-DEFAULT = "default"
+DEFAULT = "recommended"
+"""As :data:`tokenprune.named.RECOMMENDED`, without importing torch."""
 CUSTOM = "custom"
 
 PresetOption = Annotated[
@@ -57,17 +58,17 @@ LayerOption = Annotated[
 
 @dataclass(frozen=True)
 class PipelineChoice:
-    """What the options said. Any of the last five means a custom pipeline: the default one with these values."""
+    """What the options said. Any of the last five means a custom pipeline: the preset ``default`` with these values."""
 
-    preset: str | None = None
-    file: Path | None = None
-    tau: float | None = None
-    cluster_ratio: float | None = None
-    segment_ratio: float | None = None
-    keep_ratio: float | None = None
-    layer: str | None = None
+    preset: PresetOption = None
+    pipeline: PipelineOption = None
+    tau: TauOption = None
+    cluster_ratio: ClusterOption = None
+    segment_ratio: SegmentOption = None
+    keep_ratio: KeepOption = None
+    layer: LayerOption = None
 
-    def resolve(self, as_json: bool = False) -> tuple[str, Pipeline]:
+    def resolve(self) -> tuple[str, Pipeline]:
         """The pipeline, and its name: a preset's, ``custom``, or the file's.
 
         Raises:
@@ -80,21 +81,18 @@ class PipelineChoice:
         given = (self.tau, self.cluster_ratio, self.segment_ratio, self.keep_ratio, self.layer)
         custom = any(value is not None for value in given) or self.preset == CUSTOM
         named = self.preset not in (None, CUSTOM)
-        if named + custom + (self.file is not None) > 1:
+        if named + custom + (self.pipeline is not None) > 1:
             raise UsageError(
                 "choose one of --preset, --pipeline and custom values "
-                "(--tau --cluster-ratio --segment-ratio --keep-ratio --layer)",
-                as_json,
+                "(--tau --cluster-ratio --segment-ratio --keep-ratio --layer)"
             )
-        if self.file is not None:
-            return str(self.file), Pipeline.load(self.file)
-        try:
+        if self.pipeline is not None:
+            return str(self.pipeline), Pipeline.load(self.pipeline)
+        with wrong_usage():
             if custom:
                 return CUSTOM, self._custom()
             name = self.preset or DEFAULT
             return name, preset(name)
-        except InvalidValueError as error:
-            raise UsageError(str(error), as_json) from error
 
     def _custom(self) -> Pipeline:
         from tokenprune.named import LAYER

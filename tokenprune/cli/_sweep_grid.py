@@ -6,19 +6,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
+
+from tokenprune.cli._output import UsageError, wrong_usage
 from tokenprune.cli._pipeline import parse_layer
-from tokenprune.cli._usage import UsageError
-from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
 
 if TYPE_CHECKING:
     from tokenprune.pipeline import Pipeline
 
-TAU = "0.7,0.8,0.9"
-CLUSTER_RATIO = "0.3,0.5,0.7"
-SEGMENT_RATIO = "0.25,0.5"
 KEEP_RATIO = 0.4
 
 Point = dict[str, Any]
@@ -36,31 +34,38 @@ class Grid:
         return (dict(zip(self.axes, values)) for values in product(*self.axes.values()))
 
 
-def parse_grid(
-    tau: str, cluster: str, segment: str, keep: str | None, layer: str | None, *, as_json: bool = False
-) -> Grid:
-    """The grid that comma-separated values span.
+@dataclass(frozen=True)
+class GridOptions:
+    """What the options said."""
 
-    Raises:
-        UsageError: a value that is no number, or that its operator does not allow.
-    """
-    from tokenprune.named import LAYER
+    tau: Annotated[str, typer.Option(help="Values to try, with commas between them.")] = "0.7,0.8,0.9"
+    cluster_ratio: Annotated[str, typer.Option(help="Values to try.")] = "0.3,0.5,0.7"
+    segment_ratio: Annotated[str, typer.Option(help="Values to try.")] = "0.25,0.5"
+    keep_ratio: Annotated[str | None, typer.Option(help="Values of stage 2 to try; adds stage 2.")] = None
+    layer: Annotated[str | None, typer.Option(help="Layers of stage 2 to try; adds stage 2.")] = None
 
-    axes = {
-        "tau": _values("--tau", tau, float, as_json),
-        "cluster_ratio": _values("--cluster-ratio", cluster, float, as_json),
-        "temporal_segment_ratio": _values("--segment-ratio", segment, float, as_json),
-    }
-    if keep is not None or layer is not None:
-        axes["keep_ratio"] = (KEEP_RATIO,) if keep is None else _values("--keep-ratio", keep, float, as_json)
-        axes["layer"] = (LAYER,) if layer is None else _values("--layer", layer, parse_layer, as_json)
-    grid = Grid(axes)
-    try:
-        for point in grid.points():
-            pipeline_of(point)
-    except InvalidValueError as error:
-        raise UsageError(str(error), as_json) from error
-    return grid
+    def parse(self) -> Grid:
+        """The grid that the comma-separated values span.
+
+        Raises:
+            UsageError: a value that is no number, or that its operator does not allow.
+        """
+        from tokenprune.named import LAYER
+
+        axes = {
+            "tau": _values("--tau", self.tau, float),
+            "cluster_ratio": _values("--cluster-ratio", self.cluster_ratio, float),
+            "temporal_segment_ratio": _values("--segment-ratio", self.segment_ratio, float),
+        }
+        if self.keep_ratio is not None or self.layer is not None:
+            keep = self.keep_ratio
+            axes["keep_ratio"] = (KEEP_RATIO,) if keep is None else _values("--keep-ratio", keep, float)
+            axes["layer"] = (LAYER,) if self.layer is None else _values("--layer", self.layer, parse_layer)
+        grid = Grid(axes)
+        with wrong_usage():
+            for point in grid.points():
+                pipeline_of(point)
+        return grid
 
 
 def pipeline_of(point: Point) -> Pipeline:
@@ -79,8 +84,8 @@ def pipeline_of(point: Point) -> Pipeline:
     return Pipeline([merge, AttnPrune(layer=point["layer"], keep_ratio=point["keep_ratio"])])
 
 
-def _values(option: str, text: str, read: Callable[[str], Any], as_json: bool) -> tuple[Any, ...]:
+def _values(option: str, text: str, read: Callable[[str], Any]) -> tuple[Any, ...]:
     try:
         return tuple(dict.fromkeys(read(part) for part in text.split(",")))
     except ValueError:
-        raise UsageError(f"{option} must be numbers with commas between them, got {shown(text)}", as_json) from None
+        raise UsageError(f"{option} must be numbers with commas between them, got {shown(text)}") from None

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.files import write_bytes
+from tokenprune.cli._picture import save_picture
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -72,9 +71,7 @@ def draw_sweep(data: Mapping[str, Any], path: Path) -> None:
         axes.set_ylabel("prefill, ms (filled: the plain model's answer)")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format=path.suffix[1:], dpi=120)
-    write_bytes(path, drawn.getvalue())
+    save_picture(figure, path, "sweep")
 
 
 def _draw_accuracy(axes: Any, label: str, entries: Sequence[Entry]) -> None:

@@ -119,6 +119,29 @@ class ProjectionReader:
             None if mass is None else mass.to(device),
         )
 
+    @property
+    def projects(self) -> bool:
+        """Whether :meth:`project` knows the way from hidden states to queries and keys."""
+        return all(isinstance(getattr(self.attention, name, None), nn.Module) for name in ("q_proj", "k_proj"))
+
+    def project(self, normed: Tensor, rows: Tensor, rotary: tuple[Tensor, Tensor]) -> None:
+        """See what the layer would compute of ``(1, L, D)`` normed hidden states, without running it.
+
+        Args:
+            normed: what its attention module would be given.
+            rows: ``(R,)`` places of the text rows.
+            rotary: ``(cos, sin)``, each ``(1, L, head_dim)``.
+        """
+        self._rows, self._rotary = [rows], rotary
+        queries = self._projected("q_proj", self.query, normed[:, rows.to(normed.device)])
+        self._queries, self._keys = [queries[0]], self._projected("k_proj", self.key, normed)
+
+    def _projected(self, name: str, last: nn.Module, x: Tensor) -> Tensor:
+        """``(1, n, heads, head_dim)``; where ``last`` is no projection, it norms the heads that one puts out."""
+        linear = self.attention.get_submodule(name)
+        heads = linear(x).unflatten(-1, (-1, self.head_dim))
+        return heads if last is linear else last(heads)
+
     def _see_rotary(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._rotary = kwargs["position_embeddings"]
 

@@ -24,6 +24,7 @@ from tokenprune.hf.guard import guard_generate, refuse_forward, refuse_modules, 
 from tokenprune.hf.inputs import earlier_slots, open_cache
 from tokenprune.hf.mass import Fallback, MassBias, carries_mass, require_mass_backend
 from tokenprune.hf.net import VISUAL_INPUTS, Net
+from tokenprune.hf.reading import require_next
 from tokenprune.hf.release import given_cache, require_known, with_cache
 from tokenprune.runtime.active import ActivePipeline
 from tokenprune.runtime.prefill import Prefill
@@ -53,6 +54,7 @@ class HFDecoder:
         if len(active.pipeline):
             refuse_modules(self.model, self.text)
         require_known(self.text)
+        require_next(active.stages, self.text, active.reader)
         probe = self._probe(active)
         hooks = _Hooks(self.text, active, None if probe is None else probe.recall, self.carried)
         put: list[Removable] = [hooks]

@@ -108,9 +108,13 @@ class RowState:
         """Visual tokens left."""
         return len(self.places)
 
+    def of(self, modalities: Sequence[str]) -> list[int]:
+        """Which of the spans are of these modalities."""
+        return [i for i, span in enumerate(self.spans) if span.modality in modalities]
+
     def shown(self, modalities: Sequence[str]) -> list[int]:
-        """Which of the spans have tokens of these modalities."""
-        return [i for i, span in enumerate(self.spans) if span.modality in modalities and self.counts[i]]
+        """Which of them have tokens left."""
+        return [i for i in self.of(modalities) if self.counts[i]]
 
     def part(self, span: int) -> slice:
         """Where a span's tokens are among the K."""
