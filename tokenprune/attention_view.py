@@ -140,7 +140,9 @@ class AttentionView:
         The softmax runs over every key that a row may see. Where keys have mass it counts each as often as the layer
         does, and what is returned is the attention per original token.
 
-        >>> view.rows("last").mean(0)[0]  # doctest: +SKIP
+        >>> view = AttentionView.of(torch.ones(2, 1, 4), torch.ones(1, 4, 4), torch.tensor([0, 1]))
+        >>> view.rows("last").mean(0)  # over the heads
+        tensor([[0.2500, 0.2500]])
 
         Args:
             which: ``"last"`` text row, every row of the ``"text"``, the last so many (all, where there are fewer), or

@@ -15,11 +15,12 @@ import pytest
 import torch
 
 import tokenprune as tp
+import tokenprune_qwen25vl
 
 PUBLIC = (
     *("tokenprune", "tokenprune.adapter", "tokenprune.operator", "tokenprune.plan", "tokenprune.tokens"),
     *("tokenprune.scorers", "tokenprune.budget", "tokenprune.named", "tokenprune.attention_view"),
-    *("tokenprune.testing", "tokenprune.hf"),
+    *("tokenprune.testing", "tokenprune.hf", "tokenprune_qwen25vl"),
 )
 NO_EXAMPLE = {
     # What an adapter or a front end writes: tokenprune.hf has the classes, and they have examples.
@@ -32,8 +33,12 @@ NO_EXAMPLE = {
 def examples() -> list[doctest.DocTest]:
     """Every docstring of the package that holds an example."""
     found: list[doctest.DocTest] = []
-    for module in pkgutil.walk_packages(tp.__path__, "tokenprune."):
-        if "__main__" in module.name:
+    modules = [
+        *pkgutil.walk_packages(tp.__path__, "tokenprune."),
+        *pkgutil.walk_packages(tokenprune_qwen25vl.__path__, "tokenprune_qwen25vl."),
+    ]
+    for module in modules:
+        if "__main__" in module.name or ".lmms" in module.name:  # the latter needs lmms-eval
             continue
         names: dict[str, Any] = {"tp": tp, "torch": torch}
         finder = doctest.DocTestFinder(exclude_empty=True)
@@ -45,11 +50,10 @@ def examples() -> list[doctest.DocTest]:
 @lru_cache
 def a_model_and_inputs() -> dict[str, Any]:
     """What a reader of a short example has at hand: README shows how to get there."""
-    from tokenprune_qwen25vl import Conversation, demo_clip, load, load_clip, model_inputs
-
-    model, processor = load(device="cpu")
-    asked = Conversation("Which way does the red circle move?", (load_clip(demo_clip()),))
-    return {"model": model, "processor": processor, "inputs": model_inputs(processor, [asked])}
+    qwen: Any = tokenprune_qwen25vl
+    model, processor = qwen.load(device="cpu")
+    asked = qwen.Conversation("Which way does the red circle move?", (qwen.load_clip(qwen.demo_clip()),))
+    return {"model": model, "processor": processor, "inputs": qwen.model_inputs(processor, [asked])}
 
 
 EXAMPLES = examples()
@@ -57,7 +61,7 @@ EXAMPLES = examples()
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=[test.name for test in EXAMPLES])
 def test_an_example_does_what_it_shows(example: doctest.DocTest) -> None:
-    if any(re.search(r"\bmodel\b", part.source) for part in example.examples):
+    if any(re.search(r"\b(model|processor)\b", part.source) for part in example.examples):
         example.globs.update(a_model_and_inputs())
     torch.manual_seed(0)
     result = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE).run(example)

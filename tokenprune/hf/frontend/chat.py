@@ -21,6 +21,10 @@ _SHARE_FLOOR = 1.05
 class Conversation:
     """One prompt: clips and a first question about them, and what was said since.
 
+    >>> said = Conversation("And then?", (), earlier=(("What moves?", "A circle."),)).messages()
+    >>> [message["role"] for message in said]
+    ['user', 'assistant', 'user']
+
     Args:
         question: what is asked now.
         clips: shown before the first question.
@@ -57,6 +61,10 @@ def model_inputs(
 
     Returns ``input_ids`` and ``attention_mask`` ``(B, L)``, ``mm_token_type_ids`` ``(B, L)``, and, where there are
     videos, ``pixel_values_videos``, ``video_grid_thw`` and ``second_per_grid_ts`` over all videos in order.
+
+    >>> asked = [Conversation("What is a video?", ()), Conversation("Why?", ())]
+    >>> len(model_inputs(processor, asked)["input_ids"])
+    2
 
     Args:
         processor: the checkpoint's own; its pixels a frame and visual tokens a video apply, and frames are capped the
