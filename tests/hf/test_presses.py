@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from hf.prompts import Clip, Prompt, prompt, shared_model
 from hf.running import sequences
 
 import tokenprune as tp
+from tokenprune.errors import UnsupportedModeError
 
 KEEP = 4
 PRESSES = [
@@ -173,3 +175,18 @@ def test_the_whole_conversation_is_reported_where_it_is_passed() -> None:
     assert old == [c for c in earlier.kept[0].tolist() if c in visual(first, 0)]
     assert len(old) > KEEP
     assert [s.tolist() for s in later.sources[0]] == [[c] for c in kept if c in visual(talk, 0)]
+
+
+def test_a_later_mask_may_hide_what_all_heads_hold_at_one_place() -> None:
+    """Text before the video stands at one slot of all heads, text between two videos does not."""
+    model, press = shared_model(), tp.KNorm(keep=KEEP)
+    given = prompt([[5, Clip(2, 2, 2), 3, Clip(2, 2, 3), 6]])
+    between = given.clips[0][0].column + 8 + 1
+    with tp.attach(model, tp.Pipeline([press])):
+        first = generate(model, given)
+        talk = given.answered(first.sequences[:, given.length :]).then([[5]])
+        with pytest.raises(UnsupportedModeError, match="at different places"):
+            forwards(model, replace(talk, mask=talk.mask.index_fill(1, torch.tensor([between]), 0)), cache_of(first))
+        hiding = replace(talk, mask=talk.mask.index_fill(1, torch.tensor([2]), 0))
+        _, steps = forwards(model, hiding, cache_of(first))
+    assert len(steps) == 3
