@@ -117,7 +117,7 @@ def methods() -> tuple[Method, ...]:
     ('after_prefill', ('attention',), True, 'arXiv 2404.14469')
 
     Returns:
-        Rows in the order of a prefill, at each site by name; forms of a method after the method.
+        Rows in the order of a prefill, at each site by name; a form of a method stands where it acts.
     """
     found = [row for cls in default_registry().operators.values() if _is_method(cls) for row in _rows(cls)]
     return tuple(sorted(found, key=lambda row: (SITES.index(row.site), row.name, row.variant)))

@@ -103,10 +103,24 @@ class PrunableHandle:
             fresh = seen.new_ones(len(columns), new)
         else:
             seen = given.to(columns.device).bool().gather(1, columns.clamp(min=0))
+            if new > 1:  # a turn begins; its decoding goes on with the same mask
+                self._require_seen_alike(given, seen)
             fresh = given[:, -new:].to(columns.device).bool()
         if valid is not None:
             seen = seen & valid.to(seen.device)
         return torch.cat([seen.new_ones(len(seen), layer.removed), seen, fresh], dim=1)
+
+    def _require_seen_alike(self, given: Tensor, seen: Tensor) -> None:
+        """One mask serves all layers and heads: what it hides must stand at the same slots of them all."""
+        for layer in self.cache.layers:
+            if isinstance(layer, PrunableLayer) and layer.held is not None:
+                columns, valid = layer.slot_columns_by_head(), layer.slot_valid()
+                mine = given.to(columns.device).bool()[:, None].expand(-1, columns.shape[1], -1).gather(2, columns)
+                differs = mine != seen[:, None].to(columns.device)
+                if bool((differs if valid is None else differs & valid[:, None]).any()):
+                    raise UnsupportedModeError(
+                        "after a press attention_mask cannot hide what layers and heads store at different places"
+                    )
 
 
 def is_prunable(cache: object) -> bool:
@@ -115,6 +129,20 @@ def is_prunable(cache: object) -> bool:
         all(isinstance(layer, PrunableLayer) for layer in cache.layers)
         and (bool(cache.layers) or cache.layer_class_to_replicate is PrunableLayer)
     )
+
+
+def held_anywhere(cache: DynamicCache) -> Tensor | None:
+    """``(B, tokens so far)`` bool, which tokens any layer or head stores; None: no press has cut this cache."""
+    layers = [layer for layer in cache.layers if isinstance(layer, PrunableLayer) and layer.held is not None]
+    if not layers:
+        return None
+    length, nowhere = layers[0].get_seq_length(), layers[0].get_seq_length()
+    held = torch.zeros(len(layers[0].slot_columns()), length + 1, dtype=torch.bool)
+    for layer in layers:
+        columns, valid = layer.slot_columns_by_head(), layer.slot_valid()
+        columns = columns if valid is None else columns.masked_fill(~valid[:, None].to(columns.device), nowhere)
+        held.scatter_(1, columns.flatten(1).cpu(), True)
+    return held[:, :length]
 
 
 def check_prunable(cache: object) -> DynamicCache:

@@ -20,11 +20,11 @@ from tokenprune.adapter import Removable
 from tokenprune.attention_view import AttentionView
 from tokenprune.carried import Carried
 from tokenprune.errors import UnsupportedModeError
-from tokenprune.hf.cache import PrunableHandle
+from tokenprune.hf.cache import PrunableHandle, held_anywhere
 from tokenprune.hf.carried import Cargo
 from tokenprune.hf.guard import refuse_dropped_cache
 from tokenprune.hf.mass import MassBias, require_mass_backend
-from tokenprune.hf.press import Press, Watch, held_anywhere
+from tokenprune.hf.press import Press, Watch
 from tokenprune.hf.reading import StageReading
 from tokenprune.hf.release import causal_mask, given_cache, require_stored
 from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM, Stage
