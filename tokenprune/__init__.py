@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from tokenprune.hf.cache import PrunableDynamicCache as PrunableDynamicCache
     from tokenprune.hf.cache import PruneVidDynamicCache as PruneVidDynamicCache
     from tokenprune.hf.layer import PrunableLayer as PrunableLayer
+    from tokenprune.hf.vlm_pruner import VLMPruner as VLMPruner
     from tokenprune.hookspecs import hookimpl as hookimpl
     from tokenprune.named import preset as preset
     from tokenprune.named import presets as presets
@@ -116,6 +117,7 @@ _PUBLIC = {
     ),
     "hf.cache": "PrunableDynamicCache PruneVidDynamicCache",
     "hf.layer": "PrunableLayer",
+    "hf.vlm_pruner": "VLMPruner",
     "hookspecs": "hookimpl",
     "named": "preset presets",
     "operators.attn_prune": "AttnPrune",

@@ -17,6 +17,7 @@ from tokenprune.device import upload, where_fp64_is
 from tokenprune.errors import BudgetError, InvalidValueError
 from tokenprune.grid import GridFeatures
 from tokenprune.messages import shown
+from tokenprune.operators.budgeted import optional_budget
 from tokenprune.operators.st_blocks import Blocks
 from tokenprune.plan import TokenPlan
 from tokenprune.segments import Segment, label_frames, segments_of
@@ -83,7 +84,7 @@ class STMerge:
     @property
     def budget(self) -> Budget | None:
         """The exact budget; None where the content decides how many tokens stay."""
-        return None if self.keep_ratio is None and self.keep is None else Budget(self.keep_ratio, self.keep)
+        return optional_budget(self.keep_ratio, self.keep)
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """Decide which tokens of one video go on, and what is merged into each.
