@@ -26,7 +26,7 @@ FIRST = -2.0
 
 @dataclass(frozen=True)
 class FrameFusion(AtLayerOrBefore):
-    """Merge tokens into the one before at their place, the most similar first; prune by attention what is too many then.
+    """Merge tokens into the one before at their place, the most similar first; attention prunes what is too many then.
 
     FrameFusion (arXiv 2501.01986). The tokens of one place are a chain in time; each has a similarity, the cosine to
     the token before it in the chain. If at least as many as must go have a similarity of ``similarity_lower_bound`` or
@@ -36,8 +36,8 @@ class FrameFusion(AtLayerOrBefore):
 
     Differs from the authors' code: it merges in several layers, between attention and MLP, until a cost is met that is
     reckoned for 28 layers, and prunes once after that; here both steps are one, after one layer, to an exact budget. A
-    merged token is ranked by the mean attention on its tokens. Tokens of any grid and of several videos; of images, which
-    have no time, none are merged; ties go to the lower index, cosines being resolved to 1e-6.
+    merged token is ranked by the mean attention on its tokens. Tokens of any grid and of several videos; of images,
+    which have no time, none are merged; ties go to the lower index, cosines being resolved to 1e-6.
 
     ``layer=None`` acts before the LLM on features alone, which is no longer the published method: the most similar are
     merged whatever the threshold; a budget of fewer tokens than a frame has keeps the places that change most.
@@ -85,10 +85,7 @@ class FrameFusion(AtLayerOrBefore):
         with deciding(tokens):
             order, chain = _chains(tokens)
             similar = _similarities(tokens.features, order, chain)
-            if self.layer is None:
-                merged = similar > FIRST
-            else:
-                merged = similar >= self.similarity_lower_bound
+            merged = similar > FIRST if self.layer is None else similar >= self.similarity_lower_bound
             ranked = torch.argsort(similar.masked_fill(~merged, -torch.inf), descending=True, stable=True)
             merged = merged & torch.zeros_like(merged).index_fill_(0, ranked[:goes], True)
             plan = _runs(order, merged, len(tokens) - min(goes, int(merged.sum())))
@@ -98,7 +95,7 @@ class FrameFusion(AtLayerOrBefore):
         return replace(plan, scores=1 - similar)
 
     def _rank(self, tokens: VisualTokens, plan: TokenPlan, similar: Tensor) -> Tensor:
-        """``(K,)`` what each run is ranked by: the mean attention on its tokens; before the LLM, how much it changes."""
+        """``(K,)`` rank of each run: the mean attention on its tokens; before the LLM, how much it changes."""
         if self.layer is not None:
             attention = last_row_attention(tokens)
             return in_steps(plan.sum(attention) / plan.sum(torch.ones_like(attention)))
