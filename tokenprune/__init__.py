@@ -79,6 +79,7 @@ if TYPE_CHECKING:
     from tokenprune.operators.snapkv import SnapKV as SnapKV
     from tokenprune.operators.sparsevlm import SparseVLM as SparseVLM
     from tokenprune.operators.st_merge import STMerge as STMerge
+    from tokenprune.operators.sttm import STTM as STTM
     from tokenprune.operators.tome import ToMe as ToMe
     from tokenprune.operators.tova import TOVA as TOVA
     from tokenprune.operators.ttf import TTF as TTF
@@ -132,6 +133,7 @@ _PUBLIC = {
     "operators.holitom_inner": "HoliTomInner",
     "operators.pyramiddrop": "PyramidDrop",
     "operators.sparsevlm": "SparseVLM",
+    "operators.sttm": "STTM",
     "operators.v2drop": "V2Drop",
     "operators.vidcom2": "VidCom2",
     "operators.visionzip": "VisionZip",

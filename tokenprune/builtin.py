@@ -36,6 +36,7 @@ def tokenprune_operators() -> Mapping[str, type]:
     from tokenprune.operators.snapkv import SnapKV
     from tokenprune.operators.sparsevlm import SparseVLM
     from tokenprune.operators.st_merge import STMerge
+    from tokenprune.operators.sttm import STTM
     from tokenprune.operators.tome import ToMe
     from tokenprune.operators.tova import TOVA
     from tokenprune.operators.ttf import TTF
@@ -52,7 +53,7 @@ def tokenprune_operators() -> Mapping[str, type]:
     mergers = (STMerge, UniformSelect, RandomSelect, AveragePool, Cover, ToMe, FastVID, FlashVID, HoliTom)
     pruners = (CDPruner, DivPrune, DTD, DyCoke, EVS, FLoC, GleanVID, TTF, VCast, VidCom2, VisionZip)
     selectors = (AttnPrune, UniformPrune, RandomPrune)
-    inside = (FastV, PyramidDrop, DART, V2Drop, SparseVLM, FlashVIDInner, HoliTomInner, FrameFusion)
+    inside = (FastV, PyramidDrop, DART, V2Drop, SparseVLM, FlashVIDInner, HoliTomInner, FrameFusion, STTM)
     presses = (SnapKV, KNorm, TOVA, InfiniPotV)
     scorers = (RopeCausalScore, ContentScore, KeyNormScore)
     operators = (*mergers, *pruners, *selectors, *inside, *presses)

@@ -35,6 +35,8 @@ METHODS: dict[str, Any] = {
     "PyramidDrop to 3": tp.PyramidDrop(keep=3),
     "DART": tp.DART(keep_ratio=0.4),
     "V2Drop": tp.V2Drop(),
+    "STTM": tp.STTM(layer=0, tau_s=0.99, tau_t=0.95),
+    "STTM to a third": tp.STTM(keep_ratio=0.3),
     "FrameFusion": tp.FrameFusion(keep_ratio=0.4, similarity_lower_bound=0.9),
     "FlashVIDInner": tp.FlashVIDInner(keep_ratio=0.3),
     "HoliTomInner": tp.HoliTomInner(layer=1, keep_ratio=0.5),
