@@ -23,6 +23,10 @@ class RandomSelect(Budgeted):
     A baseline: it reads no feature. Two videos of equal length lose the same tokens, on any device; no global random
     state is read or changed. With one seed, a smaller budget keeps a subset of what a larger one keeps.
 
+    >>> tokens = VisualTokens(torch.zeros(12, 8), grid=(3, 2, 2))
+    >>> len(RandomSelect(keep_ratio=0.25).plan(tokens).apply(tokens))
+    3
+
     Args:
         keep_ratio: fraction of the tokens **kept**, in (0, 1].
         keep: exact number of tokens kept, instead of ``keep_ratio``.
