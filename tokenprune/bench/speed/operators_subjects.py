@@ -53,6 +53,7 @@ KEY_WIDTH = 80
 METHODS: tuple[Any, ...] = (
     UniformSelect,
     RandomSelect,
+    AveragePool,
     Cover,
     EVS,
     VidCom2,
@@ -164,7 +165,6 @@ def subjects_of(clip: Clip, *, direct: bool) -> dict[str, Subject]:
     subjects[f"STMerge(keep_ratio={BUDGET}): plan"] = _merger(clip, STMerge(keep_ratio=BUDGET))
     for method in METHODS:
         subjects[f"{method.__name__}(keep_ratio={BUDGET}): plan"] = _merger(clip, method(keep_ratio=BUDGET))
-    subjects["AveragePool: plan"] = _merger(clip, AveragePool())
     for name in SCORERS:
         subjects[f"scorer {name}"] = _scorer(clip, name)
     for select in ("global", "stratified"):
