@@ -18,6 +18,9 @@ class UniformSelect(Budgeted):
 
     A baseline: it reads no feature. It may follow a merger; then it counts and spaces the tokens that are left.
 
+    >>> UniformSelect(keep=2).plan(VisualTokens(torch.zeros(4, 1), grid=(4, 1, 1))).anchors
+    tensor([0, 2])
+
     Args:
         keep_ratio: fraction of the tokens **kept**, in (0, 1].
         keep: exact number of tokens kept, instead of ``keep_ratio``.

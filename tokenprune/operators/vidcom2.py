@@ -37,8 +37,9 @@ class VidCom2(Budgeted):
 
     Differs from the authors' code: the budget is exact (split by largest remainder, ties to the earlier frame, what a
     full frame cannot take goes to the others, each frame keeps at least one token if the budget has as many; theirs
-    rounds every frame by itself, vLLM's then drops or adds the tokens of worst or best score wherever they are), one
-    channel is enough, and of equal tokens the lower index stays. As in the code, and not as in the paper's text, the Gaussian sum is the similarity.
+    rounds every frame by itself, vLLM's form then drops or adds tokens by score, wherever they are), one channel is
+    enough, and of equal tokens the lower index stays. As in the code, and not as in the paper's text, the Gaussian sum
+    is the similarity.
 
     >>> tokens = VisualTokens(torch.tensor([[1.0, 0.0], [1.0, 0.1], [-1.0, 0.0], [1.0, 0.1]]), grid=(1, 2, 2))
     >>> VidCom2(keep=1).plan(tokens).anchors
