@@ -13,11 +13,15 @@ from tokenprune.errors import InvalidValueError
 from tokenprune.messages import not_one_of, shown
 from tokenprune.operator import Operator, Schedule
 from tokenprune.operators.attn_prune import AttnPrune
+from tokenprune.operators.cover import Cover
 from tokenprune.operators.st_merge import STMerge
 from tokenprune.pipeline import LEFT_OUT, Pipeline
 
 AnyPipeline: TypeAlias = Pipeline | Operator | Schedule | Sequence[Operator | Schedule] | str
 """What stands for a pipeline: itself, one operator, operators in a sequence, or a preset's name."""
+
+RECOMMENDED = "recommended"
+"""The preset that is used where nothing is named."""
 
 LAYER = 0.36  # layer 10 of the 28 of Qwen2.5-VL-7B, PruneVid's choice, as a fraction that fits other depths
 
@@ -43,11 +47,18 @@ _PRESETS = {
     "stage1_only": Pipeline([STMerge(tau=0.8, cluster_ratio=0.5, temporal_segment_ratio=0.25)]),
     "stage2_only": Pipeline([AttnPrune(layer=LAYER, keep_ratio=0.4)]),
     "baseline": Pipeline(),
+    RECOMMENDED: Pipeline([Cover(keep_ratio=0.15)], mass="sizes"),
+    # For engines whose attention takes no bias: half of the budget goes to evenly spread tokens instead.
+    "recommended_serving": Pipeline([Cover(keep_ratio=0.15, spread=0.5)], mass=None),
 }
 
 
 def presets() -> tuple[str, ...]:
-    """Names of the presets, from the plainest use to the halves and the plain model."""
+    """Names of the presets: PruneVid's two stages, each of them alone, the plain model, and what figures recommend.
+
+    >>> presets()[:3]
+    ('conservative', 'default', 'aggressive')
+    """
     return tuple(_PRESETS)
 
 
@@ -72,6 +83,9 @@ def preset(name: str, *, mass: str | object | None = LEFT_OUT) -> Pipeline:
 
 def as_pipeline(given: AnyPipeline) -> Pipeline:
     """A pipeline of what stands for one.
+
+    >>> len(as_pipeline("default")), len(as_pipeline(tp.STMerge()))
+    (2, 1)
 
     Args:
         given: a pipeline, a preset's name, one operator, or a sequence of operators.

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from tokenprune.errors import InvalidValueError, PlanError
 from tokenprune.layers import check_layer, resolve_layer
 from tokenprune.messages import shown
 from tokenprune.plan import TokenPlan
-from tokenprune.signals import check_needs
+from tokenprune.signals import ATTENTION, ATTENTION_BEFORE, ATTENTION_NEXT, FEATURES, check_needs, check_reads
 from tokenprune.tokens import VisualTokens
 
 BEFORE_LLM, AFTER_LAYER, AFTER_PREFILL = "before_llm", "after_layer", "after_prefill"
@@ -36,9 +36,17 @@ class Operator(Protocol):
     * ``layer``: at ``"after_layer"``: layers 0..layer see every token, later ones the kept.
     * ``modalities``: which visual tokens it is shown (default ``("video",)``).
     * ``needs``: names of the signals it reads (default none); see :data:`tokenprune.signals.RULES`.
+    * ``reads``: of a layer, which of :data:`tokenprune.signals.READS`; nothing else is captured, ``features`` have no
+      components where they are not among them. Left out: all that there is.
     * ``budget``: ``budget(total)`` is the exact number it will leave, None where the content decides (the default).
     * ``needs_full_grid``: True where it must be the first, because it reads frames and positions from the whole grid.
     * ``mass``: ``"sizes"`` where it is meant to be used with attention mass.
+
+    >>> class EveryThird:
+    ...     def plan(self, tokens):
+    ...         return TokenPlan.keeping(torch.arange(0, len(tokens), 3), len(tokens))
+    >>> isinstance(EveryThird(), Operator)
+    True
     """
 
     def plan(self, tokens: VisualTokens) -> TokenPlan | Sequence[TokenPlan]:
@@ -51,7 +59,11 @@ class Operator(Protocol):
 
 @runtime_checkable
 class TokenMerger(Protocol):
-    """An operator that returns one plan: all of them, except those after the prefill that decide for each head."""
+    """An operator that returns one plan: all of them, except those after the prefill that decide for each head.
+
+    >>> isinstance(tp.STMerge(), TokenMerger)
+    True
+    """
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """Decide; a pure function of the tokens, the same plan for the same bits."""
@@ -66,6 +78,13 @@ class TokenScorer(Protocol):
     of earlier turns do not hold: such a scorer is refused on a continued cache. A class attribute
     ``reads_attention = False`` (default True) tells that the scorer needs neither queries nor keys: nothing is then
     captured, and no text row is required.
+
+    >>> class Loudest:
+    ...     reads_attention = False
+    ...     def score(self, tokens):
+    ...         return tokens.features.float().norm(dim=1)
+    >>> tp.AttnPrune(layer=10, keep=64, scorer=Loudest()).budget(576)
+    64
     """
 
     def score(self, tokens: VisualTokens) -> Tensor:
@@ -75,7 +94,11 @@ class TokenScorer(Protocol):
 
 @runtime_checkable
 class TokenSelector(Protocol):
-    """An operator inside the LLM that ranks scores, as :class:`AttnPrune` does."""
+    """An operator inside the LLM that ranks scores, as :class:`AttnPrune` does.
+
+    >>> isinstance(tp.AttnPrune(layer=10, keep=64), TokenSelector)
+    True
+    """
 
     @property
     def layer(self) -> int | float: ...
@@ -96,7 +119,17 @@ class TokenSelector(Protocol):
 
 @runtime_checkable
 class Schedule(Protocol):
-    """Several operators that are one entry of a pipeline; ratios are of the tokens that entered its first stage."""
+    """Several operators that are one entry of a pipeline; ratios are of the tokens that entered its first stage.
+
+    A stage that has ``keep_ratio`` and ``keep`` is asked with the exact number that its ratio of them means; one that
+    has ``of_entered(count)`` is replaced by what that returns.
+
+    >>> class Twice:
+    ...     def operators(self, depth):
+    ...         return [tp.UniformPrune(depth // 4, keep_ratio=0.5), tp.UniformPrune(depth // 2, keep_ratio=0.2)]
+    >>> [stage.layer for stage in tp.Pipeline([Twice()]).stages(28)]
+    [7, 14]
+    """
 
     def operators(self, depth: int) -> Sequence[Operator]:
         """Its operators in a decoder of ``depth`` layers, in the order in which they act."""
@@ -125,12 +158,18 @@ class PrunableCache(Protocol):
 class Stage:
     """An operator at its place in one model, with everything that it left to defaults filled in.
 
+    >>> stage = Stage.of(tp.AttnPrune(layer=0.36, keep_ratio=0.4), depth=28)
+    >>> stage.name, stage.layer, stage.leaves(100)
+    ('AttnPrune', 10, 40)
+
     Args:
         operator: the operator.
         site: one of :data:`SITES`.
         layer: index of the decoder layer after which it acts; None elsewhere.
         modalities: which visual tokens it is shown.
         needs: the signals it reads.
+        reads: what it reads of a layer; None: it does not say.
+        schedule: place in the pipeline of the schedule that it belongs to; None: it stands alone.
     """
 
     operator: Operator
@@ -138,13 +177,15 @@ class Stage:
     layer: int | None
     modalities: tuple[str, ...]
     needs: tuple[str, ...]
+    reads: tuple[str, ...] | None = None
+    schedule: int | None = None
 
     @classmethod
-    def of(cls, operator: Operator, depth: int) -> Stage:
+    def of(cls, operator: Operator, depth: int, schedule: int | None = None) -> Stage:
         """The operator in a decoder of ``depth`` layers; raises :class:`InvalidValueError` if its layer is beyond."""
         site = site_of(operator)
         layer = resolve_layer(layer_of(operator), depth) if site == AFTER_LAYER else None
-        return cls(operator, site, layer, modalities_of(operator), needs_of(operator))
+        return cls(operator, site, layer, modalities_of(operator), needs_of(operator), reads_of(operator), schedule)
 
     @property
     def name(self) -> str:
@@ -156,6 +197,31 @@ class Stage:
         """Whether keys before RoPE are read, which a cache does not hold."""
         parts = (self.operator, getattr(self.operator, "scorer", None))
         return any(getattr(part, "needs_unrotated_keys", False) for part in parts)
+
+    def may_read(self, what: str) -> bool:
+        """Whether it may read this of a layer (:data:`tokenprune.signals.READS`)."""
+        if what != FEATURES and ATTENTION not in self.needs:
+            return False
+        return self.reads is None or what in self.reads
+
+    @property
+    def reads_text_rows(self) -> bool:
+        """Whether it cannot do without text after the visual tokens."""
+        rows = (ATTENTION, ATTENTION_BEFORE, ATTENTION_NEXT)
+        return "text" in self.needs or any(self.may_read(what) for what in rows)
+
+    def of_entered(self, entered: int) -> Stage:
+        """The stage of a schedule with the exact number that its ratio means: of what entered the schedule."""
+        operator: Any = self.operator
+        if self.schedule is None or not entered:
+            return self
+        if hasattr(operator, "of_entered"):
+            return replace(self, operator=operator.of_entered(entered))
+        if getattr(operator, "keep_ratio", None) is None:
+            return self
+        if "keep" not in getattr(operator, "__dataclass_fields__", ()):
+            return self
+        return replace(self, operator=replace(operator, keep_ratio=None, keep=self.leaves(entered)))
 
     def leaves(self, total: int) -> int | None:
         """How many of ``total`` tokens it will leave, as far as that is known before it is asked."""
@@ -197,7 +263,11 @@ class Stage:
 
 
 def site_of(operator: object) -> str:
-    """Where an operator acts; raises :class:`InvalidValueError` for no site of :data:`SITES`."""
+    """Where an operator acts; raises :class:`InvalidValueError` for no site of :data:`SITES`.
+
+    >>> site_of(tp.STMerge())
+    'before_llm'
+    """
     site = getattr(operator, "site", BEFORE_LLM)
     if site not in SITES:
         raise InvalidValueError(f"{type(operator).__name__}.site must be one of {', '.join(SITES)}, got {shown(site)}")
@@ -205,22 +275,46 @@ def site_of(operator: object) -> str:
 
 
 def layer_of(operator: object) -> int | float:
-    """The layer of an operator inside the LLM, checked but not resolved."""
+    """The layer of an operator inside the LLM, checked but not resolved.
+
+    >>> layer_of(tp.UniformPrune(layer=0.36, keep=8))
+    0.36
+    """
     return check_layer(f"{type(operator).__name__}.layer", getattr(operator, "layer", None))  # type: ignore[arg-type]
 
 
 def needs_of(operator: object) -> tuple[str, ...]:
-    """The signals that an operator reads."""
+    """The signals that an operator reads.
+
+    >>> needs_of(tp.AttnPrune(layer=10, keep=8))
+    ('attention',)
+    """
     return check_needs(type(operator).__name__, getattr(operator, "needs", ()))
 
 
+def reads_of(operator: object) -> tuple[str, ...] | None:
+    """What an operator says that it reads of a layer; None: it does not say.
+
+    >>> reads_of(tp.UniformPrune(keep=8))
+    ()
+    """
+    return check_reads(type(operator).__name__, getattr(operator, "reads", None))
+
+
 def modalities_of(operator: object) -> tuple[str, ...]:
-    """Which visual tokens an operator is shown."""
+    """Which visual tokens an operator is shown.
+
+    >>> modalities_of(tp.STMerge())
+    ('video',)
+    """
     return check_modalities(getattr(operator, "modalities", ("video",)))
 
 
 def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
     """``modalities`` as a tuple: ``"video"``, ``"image"`` or both, each once.
+
+    >>> check_modalities(["video", "image"])
+    ('video', 'image')
 
     Raises:
         InvalidValueError: empty, repeated or unknown entries, or one plain string (write ``("video",)``).

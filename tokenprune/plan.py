@@ -11,10 +11,12 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from tokenprune.batching import pieces
-from tokenprune.device import places_where, where_fp64_is
+from tokenprune.device import places_where
 from tokenprune.errors import PlanError
+from tokenprune.groups import Groups
 from tokenprune.messages import shown
+from tokenprune.mixing import Mixing, joined
+from tokenprune.plan_laws import laws_of
 
 T = TypeVar("T", covariant=True)
 
@@ -23,57 +25,6 @@ class Planned(Protocol[T]):
     """Something that a plan can be applied to as a whole: :class:`tokenprune.VisualTokens`."""
 
     def through(self, plan: TokenPlan) -> T: ...
-
-
-@dataclass(frozen=True, eq=False)
-class _Groups:
-    """N tokens grouped by place, the dropped ones last, as one more group: so nobody has to wait for their number.
-
-    Args:
-        members: ``(N,)`` the tokens, group by group.
-        place: ``(N,)`` the group of each of them.
-        starts: ``(K + 1,)`` where each group begins among them.
-        counts: ``(K + 1,)`` how many tokens each holds.
-    """
-
-    members: Tensor
-    place: Tensor
-    starts: Tensor
-    counts: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class Mixing:
-    """A sparse matrix that says what each kept token becomes, for methods that let one token feed several.
-
-    Args:
-        rows: ``(M,)`` int64 places among the K kept tokens; a place without an entry keeps its anchor's features.
-        columns: ``(M,)`` int64 indices among the N tokens.
-        weights: ``(M,)`` floating point, as they are: nothing normalises them.
-    """
-
-    rows: Tensor
-    columns: Tensor
-    weights: Tensor
-
-    def __post_init__(self) -> None:
-        for name, tensor in (("rows", self.rows), ("columns", self.columns)):
-            if tensor.ndim != 1 or tensor.dtype != torch.int64:
-                raise PlanError(f"mixing {name} must be a 1-D int64 tensor, got {tensor.dtype} {tuple(tensor.shape)}")
-        if not self.weights.is_floating_point():
-            raise PlanError(f"mixing weights must be floating point, got {self.weights.dtype}")
-        if not self.rows.shape == self.columns.shape == self.weights.shape:
-            raise PlanError("mixing rows, columns and weights must have one length")
-
-    @property
-    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows, columns and weights."""
-        return self.rows, self.columns, self.weights
-
-    def moved(self, rows: int, columns: Tensor | int) -> Mixing:
-        """The same over more tokens: places ``rows`` further on, indices looked up in ``columns`` or moved by it."""
-        moved = self.columns + columns if isinstance(columns, int) else columns[self.columns]
-        return Mixing(self.rows + rows, moved, self.weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +48,11 @@ class TokenPlan:
             ``assign`` still names one home for each token.
 
     Only shapes and dtypes are checked here (no device synchronisation); :meth:`validate` checks the values.
+
+    >>> plan = TokenPlan(anchors=torch.tensor([0, 2]), assign=torch.tensor([0, 0, 1, -1]))
+    >>> plan.mix(torch.tensor([[1.0], [3.0], [5.0], [7.0]])), plan.sum(torch.ones(4, dtype=torch.int64))
+    (tensor([[2.],
+            [5.]]), tensor([2, 1]))
     """
 
     anchors: Tensor
@@ -180,7 +136,7 @@ class TokenPlan:
             None if any(plan.blocks is None for plan in plans) else torch.cat(blocks),
             merges=any(plan.merges for plan in plans),
             scores=None if any(s is None for s in scores) else torch.cat(scores),
-            mixing=_joined(mixings),
+            mixing=joined(mixings),
         )
 
     def split(self, counts: Sequence[int]) -> list[TokenPlan]:
@@ -238,44 +194,13 @@ class TokenPlan:
                 out of range, a token merged where ``merges`` says none is, a negative or non-finite weight, or an
                 anchor whose weights sum to zero.
         """
-        laws = self._laws()
+        laws = laws_of(self)
         if laws and not bool(torch.stack(list(laws.values())).all()):
             broken = next(law for law, holds in laws.items() if not bool(holds))
             raise PlanError(
                 f"{broken}; got anchors {shown(self.anchors.tolist())}, assign {shown(self.assign.tolist())}"
             )
         return self
-
-    def _laws(self) -> dict[str, Tensor]:
-        """What must hold -> ``()`` bool, nothing of which waits for the device."""
-        anchors, assign, device = self.anchors, self.assign, self.assign.device
-        laws: dict[str, Tensor] = {}
-        if self.kept:
-            inside = (anchors[0] >= 0) & (anchors[-1] < self.total) & (anchors.diff() > 0).all()
-            laws[f"anchors must be strictly increasing indices in [0, {self.total})"] = inside
-            own = assign[anchors.clamp(0, self.total - 1)] == torch.arange(self.kept, device=device)
-            laws["an anchor must be assigned to its own place"] = own.all()
-        if self.total:
-            low, high = torch.aminmax(assign)
-            laws[f"assign must hold places in [-1, {self.kept})"] = (low >= -1) & (high < self.kept)
-        if not self.merges:
-            laws["only anchors are assigned where merges is False"] = (assign >= 0).sum() == self.kept
-        if self.weights is not None:
-            weights = where_fp64_is(self.weights).double()
-            allowed = (torch.isfinite(weights) & (weights >= 0)).all()
-            laws["weights must be finite and not negative"] = allowed.to(device)
-            # Places out of range, which another law names, must not be looked up.
-            place = where_fp64_is(torch.where((assign >= 0) & (assign < self.kept), assign, self.kept))
-            mass = torch.zeros(self.kept + 1, dtype=torch.float64, device=place.device).index_add_(0, place, weights)
-            laws["the weights of the tokens merged into an anchor must not sum to zero"] = (
-                (mass[:-1] > 0).all().to(device)
-            )
-        if self.mixing is not None and len(self.mixing.rows):
-            (first, last), (low, high) = torch.aminmax(self.mixing.rows), torch.aminmax(self.mixing.columns)
-            inside = (first >= 0) & (last < self.kept) & (low >= 0) & (high < self.total)
-            laws[f"mixing must hold places below {self.kept} and indices below {self.total}"] = inside
-            laws["mixing weights must be finite"] = torch.isfinite(self.mixing.weights).all()
-        return laws
 
     def mix(self, x: Tensor) -> Tensor:
         """Weighted mean of the tokens merged into each anchor, ``(N, ...) -> (K, ...)``, in ``x``'s dtype.
@@ -292,19 +217,13 @@ class TokenPlan:
             return x
         if not self.mixes or not self.kept:
             return x.index_select(0, self.anchors)
-        wide = torch.promote_types(x.dtype, torch.float32)
         flat = x.flatten(1) if x.ndim > 1 else x.unsqueeze(1)
         if self.mixing is not None:
-            return self._mixed(self.mixing, flat.to(wide)).to(x.dtype).reshape(self.kept, *x.shape[1:])
-        groups = self._groups()
-        mixed = torch.nn.functional.embedding_bag(
-            groups.members, flat.to(wide), groups.starts, mode="sum", per_sample_weights=self._shares(groups, wide)
-        )
-        mixed = mixed[: self.kept].to(x.dtype).reshape(self.kept, *x.shape[1:])
-        alone = (groups.counts == 1).view(-1, *[1] * (x.ndim - 1))
-        for rows in pieces(self.kept, flat.shape[1], x.device):  # a weight of 1 would still turn -0.0 into 0.0
-            mixed[rows] = torch.where(alone[rows], x.index_select(0, self.anchors[rows]), mixed[rows])
-        return mixed
+            wide = torch.promote_types(x.dtype, torch.float32)
+            mixed = self.mixing.mix(flat.to(wide), self.anchors).to(x.dtype)
+        else:
+            mixed = Groups.by_place(self.assign, self.kept).mean(flat, self.anchors, self.weights)
+        return mixed.reshape(self.kept, *x.shape[1:])
 
     def pick(self, x: Tensor, dim: int = 0) -> Tensor:
         """The anchors' own rows of ``x`` along ``dim`` (positions, rotary embeddings, masks, ids, keys, values)."""
@@ -318,8 +237,7 @@ class TokenPlan:
             return x
         if not self.merges:
             return x.index_select(0, self.anchors)
-        groups = self._groups()
-        return _sum_groups(x[groups.members], groups.starts)[: self.kept].to(x.dtype).to(x.device)
+        return Groups.by_place(self.assign, self.kept).sum(x)
 
     def apply(self, tokens: Planned[T]) -> T:
         """Apply the plan to visual tokens: features are mixed, sizes summed, places picked."""
@@ -383,14 +301,6 @@ class TokenPlan:
         anchors = places_where(stays, length - self.total + self.kept)
         return TokenPlan(anchors, assign, weights, merges=self.merges, mixing=mixing)
 
-    def _mixed(self, mixing: Mixing, x: Tensor) -> Tensor:
-        """``(N, D) -> (K, D)`` by the sparse matrix; entries are summed in their order, without atomics."""
-        rows, order = torch.sort(mixing.rows, stable=True)
-        edges = torch.searchsorted(rows, torch.arange(self.kept + 1, device=rows.device))
-        members, weights = mixing.columns[order], mixing.weights[order].to(x.dtype)
-        mixed = torch.nn.functional.embedding_bag(members, x, edges[:-1], mode="sum", per_sample_weights=weights)
-        return torch.where((edges.diff() > 0)[:, None], mixed, x.index_select(0, self.anchors))
-
     def to(self, device: torch.device) -> TokenPlan:
         """The same plan with its tensors on ``device``."""
         tensors = {
@@ -398,44 +308,12 @@ class TokenPlan:
             for name in ("anchors", "assign", "weights", "blocks", "scores")
             for value in (getattr(self, name),)
         }
-        mixing = self.mixing and Mixing(*(part.to(device) for part in self.mixing.parts))
-        return replace(self, **tensors, mixing=mixing)
-
-    def _groups(self) -> _Groups:
-        place = torch.where(self.assign >= 0, self.assign, self.kept)
-        place, members = torch.sort(place, stable=True)
-        edges = torch.searchsorted(place, torch.arange(self.kept + 2, device=place.device))
-        return _Groups(members, place, edges[:-1], edges.diff())
-
-    def _shares(self, groups: _Groups, dtype: torch.dtype) -> Tensor:
-        """``(N,)`` weight of each member as a fraction of its group's."""
-        if self.weights is None:
-            return groups.counts.to(dtype).reciprocal()[groups.place]
-        weights = where_fp64_is(self.weights[groups.members]).double()
-        starts, place = where_fp64_is(groups.starts), where_fp64_is(groups.place)
-        return (weights / _sum_groups(weights, starts)[place]).to(dtype).to(self.weights.device)
+        return replace(self, **tensors, mixing=self.mixing and self.mixing.to(device))
 
     def _check_rows(self, x: Tensor, dim: int) -> None:
         if x.shape[dim] != self.total:
             raise PlanError(f"a plan over {self.total} tokens cannot be applied to {x.shape[dim]}")
 
 
-def _joined(mixings: Sequence[Mixing]) -> Mixing | None:
-    if not mixings:
-        return None
-    return Mixing(*map(torch.cat, zip(*(mixing.parts for mixing in mixings))))
-
-
 def _first(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     return one if one is not None else other
-
-
-def _sum_groups(values: Tensor, starts: Tensor) -> Tensor:
-    """Sum of each run of ``values`` ``(N,)``, without atomics, so always the same bits; floats in fp64."""
-    if values.is_floating_point():
-        values, starts = where_fp64_is(values), where_fp64_is(starts)
-        rows = torch.arange(len(values), device=values.device)
-        return torch.nn.functional.embedding_bag(rows, values.double().unsqueeze(1), starts, mode="sum").squeeze(1)
-    running = torch.nn.functional.pad(values.cumsum(0), (1, 0))
-    ends = torch.nn.functional.pad(starts[1:], (0, 1), value=len(values))
-    return running[ends] - running[starts]

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 import tokenprune as tp
 from tokenprune.bench.world_benchmark import run as world
+from tokenprune.cli._benchmarks import find_benchmark
 from tokenprune.cli.app import app
-from tokenprune.cli.eval import find_benchmark
 
 Run = Callable[..., Any]
 
@@ -38,11 +38,11 @@ def run(checkpoint: Path) -> Run:
     return invoke
 
 
-def test_the_default_preset_beside_plain_random_and_uniform(run: Run) -> None:
+def test_the_recommended_preset_beside_plain_random_and_uniform(run: Run) -> None:
     done = run()
     assert done.exit_code == 0, done.stderr
     lines = [line.strip("| ").split("|")[0].strip() for line in done.stdout.splitlines() if line.startswith("|")]
-    names = ["plain", "default", "random as default", "uniform as default"]
+    names = ["plain", "recommended", "random as recommended", "uniform as recommended"]
     assert [line for line in lines if line in names] == 2 * names  # budgets and accuracy, then each kind
     assert "…" not in done.stdout
     assert done.stderr == ""

@@ -75,13 +75,13 @@ def failed(outcome: Any, code: int, *said: str) -> None:
 def test_json(run: Run, checkpoint: Path) -> None:
     result = result_of(run("--json", "--frames", "8"))
     assert result["model"] == str(checkpoint)
-    assert (result["preset"], result["pipeline"]) == ("default", tp.preset("default").to_dict())
+    assert (result["preset"], result["pipeline"]) == ("recommended", tp.preset("recommended").to_dict())
     assert (result["frames"], result["sampled_fps"]) == (8, pytest.approx(8 / 66 * 12.5))
     assert 1 <= result["new_tokens"] <= 3
     assert set(result["seconds"]) == {"vision", "prefill", "decode"}
     assert all(seconds > 0 for seconds in result["seconds"].values())
     report = result["report"]
-    assert [stage["operator"] for stage in report["stages"]] == ["STMerge", "AttnPrune"]
+    assert [stage["operator"] for stage in report["stages"]] == ["Cover"]
     assert report["visual_retained"][0] < 0.6
     assert report["kv_bytes"] < report["kv_bytes_unpruned"]
     assert "plain" not in result
@@ -90,9 +90,15 @@ def test_json(run: Run, checkpoint: Path) -> None:
 def test_table(run: Run) -> None:
     outcome = run("--frames", "8")
     assert outcome.exit_code == 0, outcome.output
-    for part in ("visual tokens", "STMerge before the LLM", "AttnPrune after layer 1", "KV cache", " of ", "prefill"):
+    for part in ("visual tokens", "Cover before the LLM", "KV cache", " of ", "prefill"):
         assert part in outcome.stdout
     assert outcome.stderr == ""
+
+
+def test_table_of_two_stages(run: Run) -> None:
+    outcome = run("--frames", "8", "--preset", "default")
+    for part in ("STMerge before the LLM", "AttnPrune after layer 1"):
+        assert part in outcome.stdout
 
 
 def test_compare(run: Run) -> None:

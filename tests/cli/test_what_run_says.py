@@ -18,11 +18,11 @@ pytest.importorskip("av")
 from typer.testing import CliRunner
 
 import tokenprune as tp
+from tokenprune.cli._runner import SHIPPED_NOTE, shipped_note
 from tokenprune.cli.app import app
-from tokenprune.cli.run import SHIPPED_NOTE, shipped_note
 
 QUESTION = "Which way does the red circle move?"
-SAVED = "288 -> 41 visual tokens (7.0x fewer), KV 4.5x smaller"
+SAVED = "288 -> 44 visual tokens (6.5x fewer), KV 4.3x smaller"
 
 
 def run(*options: str, question: str = QUESTION) -> Any:
@@ -42,15 +42,15 @@ def test_compared_it_also_says_how_fast_and_whether_the_answer_is_the_same() -> 
     assert re.fullmatch(f"{re.escape(SAVED)}, {prefill}, same answer", lines[-1])
     assert lines[0].split() == ["plain", "pruned", "ratio"]
     by_name = {line.split("  ")[0].strip(): line.split()[-1] for line in lines[1:-1]}
-    assert by_name["KV cache after the prefill"] == "4.5x"
+    assert by_name["KV cache after the prefill"] == "4.3x"
 
 
 def test_the_same_figures_as_json() -> None:
     alone = json.loads(run("--json").stdout)
     assert alone["saving"] == {
         "visual_tokens_before": 288,
-        "visual_tokens_after": 41,
-        "visual_tokens_ratio": 288 / 41,
+        "visual_tokens_after": 44,
+        "visual_tokens_ratio": 288 / 44,
         "kv_ratio": alone["report"]["kv_bytes_unpruned"] / alone["report"]["kv_bytes"],
         "prefill_ratio": None,
         "same_answer": None,

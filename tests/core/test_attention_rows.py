@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tokenprune import view as module
+from tokenprune import attention_view as module
 from tokenprune.attention_view import AttentionView, chosen_rows, piece
 from tokenprune.errors import InvalidValueError, UnsupportedModeError
 from tokenprune.testing import attention_views

@@ -15,6 +15,9 @@ FULL = {
 }
 
 
+RECOMMENDED = ("recommended", "recommended_serving")
+
+
 @pytest.mark.parametrize("name", FULL)
 def test_full_presets(name: str) -> None:
     merge, prune = tp.preset(name)
@@ -34,7 +37,12 @@ def test_the_halves_and_the_plain_model() -> None:
 
 
 def test_the_names() -> None:
-    assert set(tp.presets()) == {*FULL, "stage1_only", "stage2_only", "baseline"}
+    assert set(tp.presets()) == {*FULL, "stage1_only", "stage2_only", "baseline", *RECOMMENDED}
+
+
+def test_the_recommended_ones_cover_at_15_percent_with_and_without_mass() -> None:
+    assert tp.preset("recommended") == tp.Pipeline([tp.Cover(keep_ratio=0.15)], mass="sizes")
+    assert tp.preset("recommended_serving") == tp.Pipeline([tp.Cover(keep_ratio=0.15, spread=0.5)], mass=None)
 
 
 @pytest.mark.parametrize("name", ["custom", "Default", ""])

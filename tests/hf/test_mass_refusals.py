@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +36,7 @@ from hf.prompts import Prompt, prompt, shared_model
 from hf.running import contents, counted, same_contents
 
 import tokenprune as tp
-from tokenprune.errors import InvalidValueError, UnsupportedCacheError, UnsupportedModeError
+from tokenprune.errors import InvalidValueError, TokenPruneWarning, UnsupportedCacheError, UnsupportedModeError
 
 pytestmark = needs_mass
 FLASH = "flash_attention_2"
@@ -115,6 +116,27 @@ def test_fallback_runs_under_sdpa_and_restores(case: Case, rows: str, flash: Fla
         whole, steps = forwards(model, talk, cache_of(run), new=2)
     assert (backend(model), sum(calls.values())) == (FLASH, 0)
     agrees_only_with_bias(model, steps, mass_oracle(model, whole, turn), talk.length - 1)
+
+
+def test_recommended_by_its_name_falls_back_and_says_so(flash: Flash) -> None:
+    """By its name it is to run on every model; the pipeline itself is refused as any other."""
+    get_model, calls = flash
+    model = get_model()
+    with pytest.warns(TokenPruneWarning, match=f"{FLASH}.* runs under 'sdpa'"), tp.attach(model, "recommended"):
+        generate(model, prompt(FIRST["one row"]))
+    assert (backend(model), sum(calls.values())) == (FLASH, 0)
+    with pytest.raises(UnsupportedModeError, match=FLASH):
+        tp.attach(model, tp.preset("recommended"))
+
+
+def test_it_is_said_once(flash: Flash) -> None:
+    model = flash[0]()
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("default")
+        for _ in range(2):
+            with with_fallback(model, with_mass(BOTH[0])):
+                generate(model, prompt(FIRST["one row"]))
+    assert [line.category for line in said] == [TokenPruneWarning]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])

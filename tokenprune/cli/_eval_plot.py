@@ -3,22 +3,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.files import write_bytes
+from tokenprune.cli._picture import save_picture
 
 if TYPE_CHECKING:
     from tokenprune.bench.benchmark import BenchmarkResult, Row
-
-# Nothing in the file tells when it was drawn: the same result gives the same picture.
-_METADATA: dict[str, dict[str, Any]] = {
-    ".png": {"Software": None},
-    ".svg": {"Date": None},
-    ".pdf": {"CreationDate": None},
-}
 
 
 def draw(result: BenchmarkResult, path: Path) -> None:
@@ -28,7 +20,6 @@ def draw(result: BenchmarkResult, path: Path) -> None:
         result: what was measured.
         path: ending in ``.png``, ``.svg`` or ``.pdf``.
     """
-    import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
@@ -43,10 +34,7 @@ def draw(result: BenchmarkResult, path: Path) -> None:
     axes.set_title(f"{result.benchmark}: {result.setting['questions']} questions")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
-    drawn = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": result.benchmark}):
-        figure.savefig(drawn, format=path.suffix[1:], dpi=120, metadata=_METADATA[path.suffix])
-    write_bytes(path, drawn.getvalue())
+    save_picture(figure, path, result.benchmark)
 
 
 def _series(rows: Sequence[Row]) -> dict[str, list[Row]]:

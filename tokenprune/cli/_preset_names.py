@@ -3,7 +3,16 @@
 
 from __future__ import annotations
 
-PRESETS = ("conservative", "default", "aggressive", "stage1_only", "stage2_only", "baseline")
+PRESETS = (
+    "conservative",
+    "default",
+    "aggressive",
+    "stage1_only",
+    "stage2_only",
+    "baseline",
+    "recommended",
+    "recommended_serving",
+)
 """The names of :func:`tokenprune.presets`."""
 
 PRESET_HELP = f"A named pipeline: {', '.join(PRESETS)}"

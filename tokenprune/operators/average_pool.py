@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.budget import Budget
 from tokenprune.device import upload
 from tokenprune.errors import BudgetError, InvalidValueError
@@ -57,6 +58,7 @@ class AveragePool:
     keep_ratio: float | None = field(default=None, kw_only=True)
     keep: int | None = field(default=None, kw_only=True)
 
+    about: ClassVar[About] = About("a baseline", "no code", "N D")
     site: ClassVar[str] = "before_llm"
     needs: ClassVar[tuple[str, ...]] = ()
     needs_full_grid: ClassVar[bool] = True

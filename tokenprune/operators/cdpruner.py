@@ -6,10 +6,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import batches, pieces
 from tokenprune.budget import split_budget
 from tokenprune.device import places_where, upload, where_fp64_is
@@ -62,6 +64,8 @@ class CDPruner(Budgeted):
     relevance: str = "given"
     chunk: int = 1
     modalities: tuple[str, ...] = field(default=("video",), kw_only=True)
+
+    about: ClassVar[About] = About("arXiv 2506.10967", "Apache-2.0", "N K D / T")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
 from tokenprune.cluster import fp32_products_are_rounded
 from tokenprune.farthest import farthest_points
@@ -49,6 +50,7 @@ class DivPrune(Budgeted):
 
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("arXiv 2503.02175", "CC BY-NC 4.0", "N K D / T")
     site: ClassVar[str] = "before_llm"
 
     def __post_init__(self) -> None:

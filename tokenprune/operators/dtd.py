@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.operators.per_frame import to_the_frame_before
 from tokenprune.operators.similarity_cut import ALWAYS_KEPT, SimilarityCut
 from tokenprune.operators.unit_vectors import resolved
@@ -43,6 +44,7 @@ class DTD(SimilarityCut):
         InvalidValueError: ``threshold`` is no number in [-1, 1].
     """
 
+    about: ClassVar[About] = About("arXiv 2504.17343", "BSD-3-Clause", "N D")
     usual: ClassVar[float] = 0.5
 
     def _similarity(self, tokens: VisualTokens) -> Tensor:

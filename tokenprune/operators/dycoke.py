@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.budget import Budget, as_fraction, split_budget
 from tokenprune.device import upload
 from tokenprune.errors import BudgetError
@@ -57,6 +58,7 @@ class DyCoke:
     keep_ratio: float | None = None
     keep: int | None = None
 
+    about: ClassVar[About] = About("arXiv 2411.15024", "Apache-2.0", "N D")
     site: ClassVar[str] = "before_llm"
     needs: ClassVar[tuple[str, ...]] = ()
     modalities: ClassVar[tuple[str, ...]] = ("video",)

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 
+from tokenprune.about import About
 from tokenprune.operators.budgeted import Budgeted
 from tokenprune.operators.per_frame import require_full_grid, to_the_frame_before
 from tokenprune.plan import TokenPlan
@@ -41,6 +42,7 @@ class EVS(Budgeted):
         InvalidValueError: by ``plan``: tokens were merged or dropped before, or features hold NaN or infinity.
     """
 
+    about: ClassVar[About] = About("arXiv 2510.14624", "Apache-2.0, with a notice that forbids use", "N D")
     site: ClassVar[str] = "before_llm"
     modalities: ClassVar[tuple[str, ...]] = ("video",)
     needs_full_grid: ClassVar[bool] = True

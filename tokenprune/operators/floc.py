@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from tokenprune import batching
+from tokenprune.about import About
 from tokenprune.budget import split_budget
 from tokenprune.operator import check_modalities
 from tokenprune.operators.budgeted import Budgeted
@@ -51,6 +53,8 @@ class FLoC(Budgeted):
 
     chunk: int = CHUNK
     modalities: tuple[str, ...] = field(default=("video",), kw_only=True)
+
+    about: ClassVar[About] = About("arXiv 2511.00141", "no code", "N^2 D / T")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from tokenprune.about import About
 from tokenprune.device import where_fp64_is
 from tokenprune.operator import check_modalities
 from tokenprune.operators.budgeted import Budgeted
@@ -62,6 +63,7 @@ class GleanVID(Budgeted):
 
     modalities: tuple[str, ...] = field(default=("video",), kw_only=True)
 
+    about: ClassVar[About] = About("arXiv 2609.37042", "no code", "N D + N K D / T")
     needs_full_grid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
 from tokenprune.budget import as_fraction, split_budget
 from tokenprune.device import upload, where_fp64_is
@@ -66,6 +67,7 @@ class HoliTom(Budgeted):
     beta: float = 0.6
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("arXiv 2505.21334", "Apache-2.0", "N D + T N")
     site: ClassVar[str] = "before_llm"
     needs: ClassVar[tuple[str, ...]] = ("encoder_column",)
     needs_full_grid: ClassVar[bool] = True

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
 from tokenprune.operators.budgeted import Budgeted
@@ -22,10 +24,9 @@ class RandomSelect(Budgeted):
     A baseline: it reads no feature. Two videos of equal length lose the same tokens, on any device; no global random
     state is read or changed. With one seed, a smaller budget keeps a subset of what a larger one keeps.
 
-    >>> tokens = VisualTokens(torch.zeros(9, 1), grid=(9, 1, 1))
-    >>> few, more = (set(RandomSelect(keep=keep).plan(tokens).anchors.tolist()) for keep in (2, 5))
-    >>> few < more
-    True
+    >>> tokens = VisualTokens(torch.zeros(12, 8), grid=(3, 2, 2))
+    >>> len(RandomSelect(keep_ratio=0.25).plan(tokens).apply(tokens))
+    3
 
     Args:
         keep_ratio: fraction of the tokens **kept**, in (0, 1].
@@ -38,6 +39,8 @@ class RandomSelect(Budgeted):
     """
 
     seed: int = 0
+
+    about: ClassVar[About] = About("a baseline", "no code", "N")
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import batches
 from tokenprune.budget import Budget, as_fraction, split_budget
 from tokenprune.cluster import DistanceScale, dpc_knn, portion, require_distance_scale
@@ -34,6 +35,10 @@ class STMerge:
     Static tokens of a segment, and dynamic tokens of each frame, are then clustered by DPC-KNN and merged into plain
     means. A static token's anchor is its cluster centre in the segment's first frame, a dynamic one's the centre.
     One-frame segments are all dynamic.
+
+    >>> still = VisualTokens(torch.randn(1, 16, 8).repeat(4, 1, 1).view(64, 8), grid=(4, 4, 4))
+    >>> len(STMerge(tau=0.8, cluster_ratio=0.5).plan(still).apply(still))  # 16 positions stand still, half of them stay
+    8
 
     Args:
         tau: similarity from which a position is static, in (0, 1].
@@ -62,6 +67,7 @@ class STMerge:
     neighbours: int = field(default=7, kw_only=True)
     min_tokens: int = field(default=14, kw_only=True)
 
+    about: ClassVar[About] = About("arXiv 2412.16117", "CC BY-NC-SA 4.0", "N^2 D / T")
     needs_full_grid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

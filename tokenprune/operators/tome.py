@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from tokenprune import batching
+from tokenprune.about import About
 from tokenprune.device import places_where
 from tokenprune.operator import check_modalities
 from tokenprune.operators.budgeted import Budgeted
@@ -46,6 +48,8 @@ class ToMe(Budgeted):
     """
 
     modalities: tuple[str, ...] = field(default=("video",), kw_only=True)
+
+    about: ClassVar[About] = About("arXiv 2210.09461", "CC BY-NC 4.0", "N^2 D")
 
     def __post_init__(self) -> None:
         super().__post_init__()

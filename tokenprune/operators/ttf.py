@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
 from tokenprune.operators.similarity_cut import ALWAYS_KEPT, SimilarityCut
 from tokenprune.operators.unit_vectors import cosines_of, scaled, units
@@ -46,6 +47,7 @@ class TTF(SimilarityCut):
         InvalidValueError: ``threshold`` is no number in [-1, 1].
     """
 
+    about: ClassVar[About] = About("arXiv 2605.07355", "MIT, without code", "N D")
     usual: ClassVar[float] = 0.7
 
     def _similarity(self, tokens: VisualTokens) -> Tensor:

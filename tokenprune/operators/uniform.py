@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
+from tokenprune.about import About
 from tokenprune.operators.budgeted import Budgeted
 from tokenprune.plan import TokenPlan
 from tokenprune.tokens import VisualTokens
@@ -18,8 +20,8 @@ class UniformSelect(Budgeted):
 
     A baseline: it reads no feature. It may follow a merger; then it counts and spaces the tokens that are left.
 
-    >>> UniformSelect(keep=2).plan(VisualTokens(torch.zeros(4, 1), grid=(4, 1, 1))).anchors
-    tensor([0, 2])
+    >>> UniformSelect(keep_ratio=0.25).plan(VisualTokens(torch.zeros(12, 8), grid=(3, 2, 2))).anchors
+    tensor([0, 4, 8])
 
     Args:
         keep_ratio: fraction of the tokens **kept**, in (0, 1].
@@ -28,6 +30,8 @@ class UniformSelect(Budgeted):
     Raises:
         BudgetError: both or neither given, or a value that is not allowed.
     """
+
+    about: ClassVar[About] = About("a baseline", "no code", "K")
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """The pruning that keeps token ``floor(i * N / K)`` for each i below K."""

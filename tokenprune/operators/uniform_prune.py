@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 
+from tokenprune.about import About
 from tokenprune.budget import Budget
 from tokenprune.layers import check_layer
 from tokenprune.operator import AFTER_LAYER, check_modalities
@@ -19,6 +20,9 @@ from tokenprune.tokens import VisualTokens
 @dataclass(frozen=True)
 class UniformPrune:
     """Keep evenly spaced visual tokens of each row, in prompt order: the middle one of K strips of equal length.
+
+    >>> UniformPrune(layer=10, keep_ratio=0.25).plan(VisualTokens(torch.zeros(12, 8), grid=(3, 2, 2))).anchors
+    tensor([ 2,  6, 10])
 
     Args:
         layer: as in :class:`AttnPrune`.
@@ -36,7 +40,9 @@ class UniformPrune:
     keep: int | None = None
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("a baseline", "no code", "K")
     site: ClassVar[str] = AFTER_LAYER
+    reads: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_layer("layer", self.layer)
@@ -64,6 +70,9 @@ class RandomPrune:
 
     Rows with equally many tokens keep the same places. A smaller budget keeps a subset of what a larger one keeps.
 
+    >>> RandomPrune(layer=10, keep_ratio=0.25).plan(VisualTokens(torch.zeros(12, 8), grid=(3, 2, 2))).kept
+    3
+
     Args:
         layer: as in :class:`AttnPrune`.
         keep_ratio: fraction of a row's visual tokens that is **kept**, rounded up.
@@ -82,7 +91,9 @@ class RandomPrune:
     seed: int = 0
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("a baseline", "no code", "N")
     site: ClassVar[str] = AFTER_LAYER
+    reads: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_layer("layer", self.layer)

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
 from tokenprune.operator import check_modalities
 from tokenprune.operators.budgeted import Budgeted
@@ -53,6 +54,7 @@ class VCast(Budgeted):
 
     modalities: tuple[str, ...] = field(default=("video",), kw_only=True)
 
+    about: ClassVar[About] = About("arXiv 2603.27650", "MIT and Apache-2.0", "N D")
     needs_full_grid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

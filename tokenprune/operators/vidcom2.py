@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
 from tokenprune.budget import split_budget
 from tokenprune.errors import InvalidValueError
@@ -60,6 +61,7 @@ class VidCom2(Budgeted):
     temperature: float = 0.01
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("arXiv 2505.14454", "Apache-2.0", "N D")
     site: ClassVar[str] = "before_llm"
     needs_full_grid: ClassVar[bool] = True
 

@@ -10,14 +10,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
 from tokenprune.budget import split_budget
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
+from tokenprune.mixing import Mixing
 from tokenprune.operator import check_modalities
 from tokenprune.operators.budgeted import Budgeted
 from tokenprune.operators.per_frame import require_full_grid, require_signal
-from tokenprune.plan import Mixing, TokenPlan
+from tokenprune.plan import TokenPlan
 from tokenprune.points import RESOLUTION, Points, undisturbed
 from tokenprune.tokens import VisualTokens
 
@@ -59,6 +61,7 @@ class VisionZip(Budgeted):
     published: bool = False
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("arXiv 2412.04467", "Apache-2.0", "N K D / T")
     site: ClassVar[str] = "before_llm"
     needs: ClassVar[tuple[str, ...]] = ("encoder_column", "encoder_keys")
     needs_full_grid: ClassVar[bool] = True

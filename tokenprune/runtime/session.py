@@ -15,11 +15,11 @@ from torch import nn
 from tokenprune.adapter import Removable
 from tokenprune.errors import AlreadyAttachedError, InvalidValueError, TokenPruneWarning, UnsupportedModeError
 from tokenprune.messages import shown
-from tokenprune.named import AnyPipeline, as_pipeline
+from tokenprune.named import RECOMMENDED, AnyPipeline, as_pipeline
 from tokenprune.plugins import find_adapter
 from tokenprune.runtime.active import ActivePipeline
 from tokenprune.runtime.report import Report
-from tokenprune.runtime.row_signals import Given, check_given, require_sources
+from tokenprune.runtime.row_signals import Given, check_given, require_layers, require_sources
 
 KEEP_REPORTS = 8
 
@@ -31,6 +31,11 @@ class Session:
     """A pipeline attached to a model; made by :func:`attach`.
 
     Use it as a context manager, or call :meth:`detach`. Reports stay readable after that.
+
+    >>> session = tp.attach(model, "default")
+    >>> session.report is None  # nothing has run
+    True
+    >>> session.detach()
     """
 
     def __init__(
@@ -48,12 +53,15 @@ class Session:
         if fallback not in (None, "sdpa"):
             raise InvalidValueError(f'fallback must be "sdpa" or None, got {shown(fallback)}')
         given = check_given(signals)
+        if isinstance(pipeline, str) and pipeline == RECOMMENDED:
+            fallback = "sdpa"  # by its name it is to run on every model
         self.pipeline = as_pipeline(pipeline)
         _refuse_wrappers(model)
         adapter = find_adapter(model)
         kept: deque[Report] = deque(maxlen=min(keep_reports, sys.maxsize))
         stages = self.pipeline.stages(adapter.depth)
         require_sources(stages, given)
+        require_layers(stages, adapter.depth)
         self._active = ActivePipeline(self.pipeline, adapter, stages, fallback, given, kept)
         self._modules = list(model.modules())
         with _attaching:
@@ -115,6 +123,11 @@ def attach(
 ) -> Session:
     """Attach a pipeline to a model: from now on every prefill that holds visual tokens goes through it.
 
+    >>> with tp.attach(model, "recommended") as session:
+    ...     ids = model.generate(**inputs, max_new_tokens=4)
+    >>> session.report.visual_retained
+    [0.15...]
+
     Args:
         model: a model that an installed adapter knows, possibly inside a wrapper such as PEFT's.
         pipeline: a :class:`tokenprune.Pipeline`, one operator, a sequence of operators, or the name of a preset; an
@@ -124,10 +137,11 @@ def attach(
             of its :class:`tokenprune.VisualTokens`. What no operator needs is ignored.
         keep_reports: how many reports ``session.reports`` holds, at least 1; older ones are forgotten.
         fallback: ``"sdpa"``: run under that attention backend, where the model's own cannot carry attention mass, and
-            restore the model's setting on detaching; None: refuse.
+            restore the model's setting on detaching; None: refuse, but for ``"recommended"`` by its name, which runs
+            on every model. That it happens is said once, in a :class:`tokenprune.TokenPruneWarning`.
 
     Returns:
-        The session; ``with tokenprune.attach(model, "default") as session: model.generate(...)``.
+        The session; ``with tokenprune.attach(model, "recommended") as session: model.generate(...)``.
 
     Raises:
         NoAdapterError: no adapter knows the model.
@@ -135,7 +149,8 @@ def attach(
         InvalidValueError: an argument is something else, a selector's layer lies beyond the model's depth, or an
             operator needs a signal that was not given.
         UnsupportedModeError: the model is compiled or wrapped in a way that cannot be pruned, or an operator needs a
-            signal of the vision encoder, and the adapter does not read this model's.
+            signal of the vision encoder, and the adapter does not read this model's, or says that it reads a layer that
+            there is not.
     """
     return Session(model, pipeline, keep_reports, fallback, signals)
 

@@ -14,7 +14,7 @@ from tokenprune.answers import Answer
 from tokenprune.errors import InvalidValueError
 from tokenprune.hf.frontend.clock import Clock
 from tokenprune.hf.frontend.family import Loaded
-from tokenprune.hf.frontend.features import encoded_before
+from tokenprune.hf.frontend.features import VideoFeatures, encoded_before
 from tokenprune.messages import shown
 from tokenprune.pipeline import Pipeline
 
@@ -24,7 +24,8 @@ def answer(
     inputs: Mapping[str, Tensor],
     pipeline: Pipeline | None = None,
     max_new_tokens: int = 64,
-    features: Tensor | None = None,
+    features: Tensor | VideoFeatures | None = None,
+    fallback: str | None = None,
 ) -> Answer:
     """Generate greedily from one prompt and time it.
 
@@ -35,8 +36,9 @@ def answer(
         inputs: of one prompt, from :func:`tokenprune.hf.frontend.chat.model_inputs`; moved to the model's device.
         pipeline: attached for this one call; None runs the plain model.
         max_new_tokens: length of the answer, at most.
-        features: ``(N, D)`` what the vision tower made of the clip before, and is not to make again; then of its
+        features: what the vision tower made of the clip before, and is not to make again; then of its
             pixels only :func:`tokenprune.hf.frontend.features.few_pixels` are needed.
+        fallback: as :func:`tokenprune.attach` takes it.
 
     Raises:
         InvalidValueError: more than one prompt, or `max_new_tokens` below 1.
@@ -54,8 +56,9 @@ def answer(
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.reset_peak_memory_stats(device)
+    pruning = nullcontext() if pipeline is None else attach(model, pipeline, fallback=fallback)
     seen = nullcontext() if features is None else encoded_before(tower, features)
-    with nullcontext() if pipeline is None else attach(model, pipeline) as session, seen, clock.watching(tower):
+    with pruning as session, seen, clock.watching(tower):
         clock.start()
         output = model.generate(
             **moved,
