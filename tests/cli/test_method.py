@@ -104,7 +104,10 @@ def test_a_sweep_tries_each_method_with_what_it_has() -> None:
     assert [point["keep_ratio"] for point in GridOptions(method="EVS").parse().points()] == [0.25, 0.1]
     counts = GridOptions(method="EVS,DTD", settings=["keep=3"]).parse().points()
     assert list(counts) == [{"method": "EVS", "keep": 3}, {"method": "DTD", "keep": 3}]
-    assert list(GridOptions(method="AveragePool").parse().points()) == [{"method": "AveragePool"}]
+    pooled = GridOptions(method="AveragePool").parse().points()
+    assert [pipeline_of(point) for point in pooled] == [
+        tp.Pipeline([tp.AveragePool(keep_ratio=r)]) for r in (0.25, 0.1)
+    ]
 
 
 @pytest.mark.parametrize(
