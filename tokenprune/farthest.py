@@ -126,13 +126,13 @@ class SquaredDistances:
 
     def nearest(self, anchors: Tensor) -> tuple[Tensor, Tensor]:
         """Of one group: for each point the place of the nearest of ``anchors`` ``(K,)``, and its squared distance."""
-        points, chosen = self._points[0], self._points[0, anchors]
+        points, chosen = self._points[0], self._points[0, anchors].T.contiguous()
         places: list[Tensor] = []
         distances: list[Tensor] = []
         for piece in pieces(len(points), 3 * len(anchors), points.device):
-            squared = torch.addmm(self._norms[0, anchors], points[piece], chosen.T, alpha=-2)
+            squared = torch.addmm(self._norms[0, anchors], points[piece], chosen, alpha=-2)
             least = squared.amin(dim=1, keepdim=True)
-            places.append((squared <= least + self.slack).to(torch.uint8).argmax(dim=1))
+            places.append((squared <= least + self.slack).view(torch.uint8).argmax(dim=1))
             distances.append((least.squeeze(1) + self._norms[0, piece]).clamp(min=0))
         return torch.cat(places), torch.cat(distances)
 

@@ -19,8 +19,10 @@ from tokenprune.points import Points
 
 BLOCK = 1024
 """Up to so many tokens the definition is followed to the letter; above, blocks hold about so many."""
-SIDE = 128
+SIDE = 96
 """Components of what larger videos are projected to."""
+FOLDED = 512
+"""And of what is left of many components before that."""
 FEWEST = 16
 """Picks that a block has at least."""
 FREE = 4
@@ -118,15 +120,35 @@ def _marked(x: Tensor, frames: int) -> Tensor:
 def _projected(points: Points) -> Tensor:
     """``(N, d)`` features, multiplied by a fixed table of signs where they have more than :data:`SIDE` components.
 
-    The signs are the Legendre symbols of 1, 2, 3, ... modulo a prime, row by row: whether a number is a square.
+    Of many components those that stand :data:`FOLDED` apart are added up first, each with a sign: one pass over them in
+    place of most of the products.
     """
     if points.dim <= SIDE:
         return points.read(slice(None))
+    device = points.device
+    exact = torch.float64 if fp32_products_are_rounded(device) else torch.float32
+    width = points.dim if points.dim < 2 * FOLDED else FOLDED
+    signs = _signs(points.dim + width * SIDE)
+    folding = signs[: points.dim].to(device)
+    table = signs[points.dim :].view(width, SIDE).to(device, exact) / math.sqrt(SIDE)
+    parts = pieces(points.count, points.dim, device)
+    return torch.cat([_folded(points.read(piece), folding, width).to(exact) @ table for piece in parts])
+
+
+def _folded(x: Tensor, signs: Tensor, width: int) -> Tensor:
+    """``(n, width)`` signed sums of the components of ``(n, D)`` that stand ``width`` apart."""
+    if x.shape[1] == width:
+        return x
+    total = x[:, :width] * signs[:width]
+    for start in range(width, x.shape[1], width):
+        more = x[:, start : start + width]
+        total[:, : more.shape[1]].addcmul_(more, signs[start : start + width])
+    return total
+
+
+def _signs(count: int) -> Tensor:
+    """``(count,)`` the Legendre symbols of 1, 2, 3, ... modulo a prime: whether a number is a square."""
     numbers = torch.arange(1, PRIME, device="cpu")
     symbols = torch.full((PRIME,), -1.0, device="cpu")
     symbols[numbers * numbers % PRIME] = 1.0
-    wanted = torch.arange(1, points.dim * SIDE + 1, device="cpu") % PRIME
-    exact = torch.float64 if fp32_products_are_rounded(points.device) else torch.float32
-    table = symbols[wanted].view(points.dim, SIDE).to(points.device, exact) / math.sqrt(SIDE)
-    parts = pieces(points.count, points.dim, points.device)
-    return torch.cat([points.read(piece).to(exact) @ table for piece in parts])
+    return symbols[torch.arange(1, count + 1, device="cpu") % PRIME]

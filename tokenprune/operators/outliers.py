@@ -13,6 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tokenprune.cluster import fp32_products_are_rounded
+
 RESOLVED = 1e-4
 """Share of all energy that others must have along a direction, so that it counts as theirs."""
 UNSHARED = 0.4
@@ -29,9 +31,10 @@ def outliers(points: Tensor, real: Tensor) -> Tensor:
         real: ``(B, n)`` bool, False for padding.
     """
     counts = real.sum(dim=1, keepdim=True)
-    points = points.double().masked_fill(~real[:, :, None], 0)
+    rounded = points.dtype != torch.float32 or fp32_products_are_rounded(points.device)
+    points = (points.double() if rounded else points).masked_fill(~real[:, :, None], 0)
     points = (points - points.sum(dim=1, keepdim=True) / counts[:, :, None]).masked_fill(~real[:, :, None], 0)
-    squares = points.square().sum(dim=2)
+    squares = points.square().sum(dim=2).double()
     energy = squares.sum(dim=1, keepdim=True)
     resolved = (RESOLVED * energy).clamp(min=torch.finfo(torch.float64).tiny)
     with_it = _explained(points, resolved)
@@ -45,10 +48,10 @@ def outliers(points: Tensor, real: Tensor) -> Tensor:
 def _explained(points: Tensor, resolved: Tensor) -> Tensor:
     """``(B, n)``: ``y^T (C + e)^-1 y`` of each point, ``C`` the sum of ``y y^T`` over all of its group."""
     _, count, dim = points.shape
-    identity = torch.eye(min(count, dim), dtype=points.dtype, device=points.device)
-    if count <= dim:
-        table = torch.bmm(points, points.mT) + resolved[:, :, None] * identity
-        inverse = torch.cholesky_inverse(torch.linalg.cholesky(table))
+    by_pairs = count <= dim
+    table = torch.bmm(points, points.mT) if by_pairs else torch.bmm(points.mT, points)
+    identity = torch.eye(min(count, dim), dtype=torch.float64, device=points.device)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(table.double() + resolved[:, :, None] * identity))
+    if by_pairs:
         return 1 - resolved * inverse.diagonal(dim1=1, dim2=2)
-    table = torch.bmm(points.mT, points) + resolved[:, :, None] * identity
-    return torch.linalg.solve_triangular(torch.linalg.cholesky(table), points.mT, upper=False).square().sum(dim=1)
+    return (torch.bmm(points, inverse.to(points.dtype)) * points).sum(dim=2).double()
