@@ -17,14 +17,27 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Accepted:
-    """The adapter can serve this model. ``depth`` is its number of decoder layers."""
+    """The adapter can serve this model.
+
+    Args:
+        depth: its number of decoder layers.
+        yields: step back where another adapter accepts the model, too: that of a table does, for one of its own.
+
+    >>> Accepted(depth=28).depth
+    28
+    """
 
     depth: int
+    yields: bool = False
 
 
 @dataclass(frozen=True)
 class Declined:
-    """The adapter cannot serve this model; ``reason`` is one line that says why, or what to install."""
+    """The adapter cannot serve this model; ``reason`` is one line that says why, or what to install.
+
+    >>> Declined("needs transformers 5.17 or newer").reason
+    'needs transformers 5.17 or newer'
+    """
 
     reason: str
 
@@ -32,6 +45,10 @@ class Declined:
 @dataclass(frozen=True, eq=False)
 class Prompt:
     """The tokens of one prefill, padding included.
+
+    >>> prompt = Prompt(torch.tensor([[0, 7, 8]]), position_ids=None, valid=torch.tensor([[False, True, True]]))
+    >>> int(prompt.valid.sum())
+    2
 
     Args:
         input_ids: ``(B, L)`` ids as the forward received them.
@@ -48,6 +65,9 @@ class Prompt:
 @dataclass(frozen=True, eq=False)
 class VisualSpan:
     """One video or image of a prompt row.
+
+    >>> VisualSpan("video", (2, 1, 2), torch.tensor([3, 4, 6, 7])).grid  # a timestamp stands in column 5
+    (2, 1, 2)
 
     Args:
         modality: ``"video"`` or ``"image"``.
@@ -159,6 +179,10 @@ class ModelAdapter(Protocol):
 @dataclass(frozen=True, eq=False)
 class AdaptedModel:
     """A model and the adapter that accepted it.
+
+    >>> from tokenprune.plugins import find_adapter
+    >>> find_adapter(model).depth
+    8
 
     Args:
         adapter: the adapter.

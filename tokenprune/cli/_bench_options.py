@@ -59,9 +59,14 @@ class Workload:
             show_default=False,
         ),
     ] = None
-    no_usual: Annotated[
-        bool, typer.Option("--no-usual", help="Leave out the usual way: eager attention, weights put out, masking.")
+    no_eager_baseline: Annotated[
+        bool,
+        typer.Option(
+            "--no-eager-baseline", help="Leave out the eager baseline: eager attention, weights put out, masking."
+        ),
     ] = False
+    no_usual: Annotated[bool, typer.Option("--no-usual", hidden=True)] = False
+    """What the one before was called."""
     profile: Annotated[
         Path | None, typer.Option(help="Also write traces of one more run to this directory.", metavar="DIR")
     ] = None
@@ -98,7 +103,7 @@ class Workload:
                 STATIC if self.static is None else self.static,
                 rounds.rounds,
                 rounds.warmup,
-                usual=not self.no_usual,
+                eager_baseline=not (self.no_eager_baseline or self.no_usual),
                 profile=self.profile,
                 device=machine.device,
                 dtype=machine.dtype,

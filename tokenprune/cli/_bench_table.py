@@ -21,7 +21,7 @@ DECODE = "decode_tokens_per_second"
 COLUMNS = (
     "tokens",
     "LLM prefill",
-    "/ ideal",
+    "/ lower bound",
     "/ plain",
     "first token",
     "speed-up (ceiling)",
@@ -37,8 +37,9 @@ LEGEND = (
     "Medians [smallest, largest] of the counted runs. tokens: what the first and the last decoder layer computed, all "
     "rows of the batch together. first token: vision encoder and everything up to it. Ceiling: the speed-up of an LLM "
     "prefill that takes no time.",
-    "ideal: the plain layers at the pipeline's lengths, without any operator. usual: eager attention whose weights are "
-    "put out, then masking. FLOP: by formula, of the decoder layers. KV cache: measured; a formula's value is marked.",
+    "lower bound: the plain layers at the pipeline's lengths, without any operator. eager baseline: eager attention "
+    "whose weights are put out, then masking. "
+    "FLOP: by formula, of the decoder layers. KV cache: measured; a formula's value is marked.",
 )
 
 
@@ -65,7 +66,7 @@ def rows_table(result: SpeedResult) -> Table:
             row.name,
             f"{sum(row.layer_tokens[0])} to {sum(row.layer_tokens[-1])}",
             spread(row.figures.get(PREFILL)),
-            times(row.ratios.get("llm_prefill / ideal")),
+            times(row.ratios.get("llm_prefill / lower bound")),
             times(row.ratios.get("llm_prefill / plain")),
             spread(row.figures.get(FIRST_TOKEN)),
             speedup(row.speedups.get("time_to_first_token")),
@@ -95,12 +96,12 @@ def operators_table(result: SpeedResult) -> Table:
 
 
 def in_order(rows: Sequence[SpeedRow]) -> list[SpeedRow]:
-    """The plain model, then each pipeline with its ideal and its usual way after it."""
+    """The plain model, then each pipeline with its lower bound and its eager baseline after it."""
     names = [row.name for row in rows if row.role == "pipeline"]
 
     def place(row: SpeedRow) -> tuple[int, int]:
         subject = row.name.removeprefix(f"{row.role}: ")
-        own = ("plain", "pipeline", "ideal", "usual").index(row.role)
+        own = ("plain", "pipeline", "lower bound", "eager baseline").index(row.role)
         if row.role == "plain":
             return -1, 0
         return names.index(subject) if subject in names else len(names), own

@@ -29,8 +29,9 @@ SHIPPED_NOTE = (
 def bench(workload: Workload, choices: PipelineChoices, rounds: Rounds, machine: Machine, outputs: Outputs) -> Measured:
     """Measure speed and memory, plain and pruned, in one run.
 
-    Beside each pipeline (default and baseline where none is chosen) stand the plain model, the ideal (the plain layers
-    at the pipeline's lengths, no operator) and the usual way (eager attention whose weights are put out, then masking).
+    Beside each pipeline (default and baseline where none is chosen) stand the plain model, the lower bound (the plain
+    layers at the pipeline's lengths, no operator) and the eager baseline (eager attention whose weights are put out,
+    then masking).
     """
     _check_names(choices)
     request = workload.request(choices.resolve(DEFAULTS), rounds, machine)
@@ -72,5 +73,5 @@ def _check_names(choices: PipelineChoices) -> None:
     """A file that would be taken for another row is refused."""
     for file in choices.files or []:
         name = str(file)
-        if name == "plain" or name in (choices.presets or []) or name.startswith(("ideal: ", "usual: ")):
+        if name == "plain" or name in (choices.presets or []) or name.startswith(("lower bound: ", "eager baseline: ")):
             raise UsageError(f"--pipeline must not be named like another row, got {name}")

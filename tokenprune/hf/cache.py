@@ -18,6 +18,12 @@ class PrunableDynamicCache(DynamicCache):
 
     No cache has to be passed to ``generate`` while a session is attached; this one can be, and can be kept for a
     second turn.
+
+    >>> cache = PrunableDynamicCache()
+    >>> keys, values = cache.update(torch.randn(1, 2, 5, 4), torch.randn(1, 2, 5, 4), 0)
+    >>> cache.cut(0, torch.tensor([[0, 4]]), torch.ones(1, 2, dtype=torch.bool))
+    >>> cache.logical_length, cache.stored_length
+    (5, 2)
     """
 
     def __init__(self) -> None:
@@ -136,6 +142,9 @@ def check_prunable(cache: object) -> DynamicCache:
 
 def make_prunable(cache: object) -> PrunableHandle:
     """Make the layers of an empty or already prunable dynamic cache prunable, in place.
+
+    >>> make_prunable(DynamicCache()).stored_length
+    0
 
     Raises:
         UnsupportedCacheError: another kind of cache or layer, or one that already holds tokens; it stays as it was.

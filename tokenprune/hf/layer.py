@@ -30,6 +30,12 @@ class PrunableLayer(DynamicLayer):
     ``get_seq_length`` is the *logical* length (stored + removed), so positions go on as if nothing had been removed;
     ``get_mask_sizes`` says that the stored keys start at offset ``removed``, which keeps the causal rule right.
 
+    >>> layer = PrunableLayer()
+    >>> keys, values = layer.update(torch.randn(1, 2, 5, 4), torch.randn(1, 2, 5, 4))
+    >>> layer.cut(torch.tensor([[0, 4]]), None)
+    >>> layer.stored, layer.removed, layer.get_seq_length()
+    (2, 3, 5)
+
     Attributes:
         removed: how many logical tokens are no longer stored.
         columns: ``(B, C)`` int64, the logical column of each of the first C slots; None while slot j is column j.

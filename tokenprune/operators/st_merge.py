@@ -17,6 +17,7 @@ from tokenprune.device import upload, where_fp64_is
 from tokenprune.errors import BudgetError, InvalidValueError
 from tokenprune.grid import GridFeatures
 from tokenprune.messages import shown
+from tokenprune.operators.budgeted import optional_budget
 from tokenprune.operators.st_blocks import Blocks
 from tokenprune.plan import TokenPlan
 from tokenprune.segments import Segment, label_frames, segments_of
@@ -34,6 +35,10 @@ class STMerge:
     Static tokens of a segment, and dynamic tokens of each frame, are then clustered by DPC-KNN and merged into plain
     means. A static token's anchor is its cluster centre in the segment's first frame, a dynamic one's the centre.
     One-frame segments are all dynamic.
+
+    >>> still = VisualTokens(torch.randn(1, 16, 8).repeat(4, 1, 1).view(64, 8), grid=(4, 4, 4))
+    >>> len(STMerge(tau=0.8, cluster_ratio=0.5).plan(still).apply(still))  # 16 positions stand still, half of them stay
+    8
 
     Args:
         tau: similarity from which a position is static, in (0, 1].
@@ -83,7 +88,7 @@ class STMerge:
     @property
     def budget(self) -> Budget | None:
         """The exact budget; None where the content decides how many tokens stay."""
-        return None if self.keep_ratio is None and self.keep is None else Budget(self.keep_ratio, self.keep)
+        return optional_budget(self.keep_ratio, self.keep)
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """Decide which tokens of one video go on, and what is merged into each.

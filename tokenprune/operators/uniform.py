@@ -9,16 +9,19 @@ from typing import ClassVar
 import torch
 
 from tokenprune.about import About
-from tokenprune.budget import Budget
+from tokenprune.operators.budgeted import Budgeted
 from tokenprune.plan import TokenPlan
 from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True)
-class UniformSelect:
+class UniformSelect(Budgeted):
     """Keep an exact number of tokens, evenly spaced in raster order from the first on, and drop the others.
 
     A baseline: it reads no feature. It may follow a merger; then it counts and spaces the tokens that are left.
+
+    >>> UniformSelect(keep_ratio=0.25).plan(VisualTokens(torch.zeros(12, 8), grid=(3, 2, 2))).anchors
+    tensor([0, 4, 8])
 
     Args:
         keep_ratio: fraction of the tokens **kept**, in (0, 1].
@@ -28,18 +31,7 @@ class UniformSelect:
         BudgetError: both or neither given, or a value that is not allowed.
     """
 
-    keep_ratio: float | None = None
-    keep: int | None = None
-
     about: ClassVar[About] = About("a baseline", "no code", "K")
-
-    def __post_init__(self) -> None:
-        _ = self.budget
-
-    @property
-    def budget(self) -> Budget:
-        """How many tokens stay."""
-        return Budget(self.keep_ratio, self.keep)
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """The pruning that keeps token ``floor(i * N / K)`` for each i below K."""

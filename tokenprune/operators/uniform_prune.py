@@ -22,6 +22,9 @@ from tokenprune.tokens import VisualTokens
 class UniformPrune:
     """Keep evenly spaced visual tokens of each row, in prompt order: the middle one of K strips of equal length.
 
+    >>> UniformPrune(layer=10, keep_ratio=0.25).plan(VisualTokens(torch.zeros(12, 8), grid=(3, 2, 2))).anchors
+    tensor([ 2,  6, 10])
+
     Args:
         layer: as in :class:`AttnPrune`.
         keep_ratio: fraction of a row's visual tokens that is **kept**, rounded up.
@@ -67,6 +70,9 @@ class RandomPrune:
     """Keep visual tokens drawn by a seeded generator of its own: same seed and number of tokens, same choice.
 
     Rows with equally many tokens keep the same places. A smaller budget keeps a subset of what a larger one keeps.
+
+    >>> RandomPrune(layer=10, keep_ratio=0.25).plan(VisualTokens(torch.zeros(12, 8), grid=(3, 2, 2))).kept
+    3
 
     Args:
         layer: as in :class:`AttnPrune`.
