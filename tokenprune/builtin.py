@@ -19,6 +19,7 @@ def tokenprune_operators() -> Mapping[str, type]:
     from tokenprune.operators.dtd import DTD
     from tokenprune.operators.dycoke import DyCoke
     from tokenprune.operators.evs import EVS
+    from tokenprune.operators.fastv import FastV
     from tokenprune.operators.fastvid import FastVID
     from tokenprune.operators.flashvid import FlashVID
     from tokenprune.operators.floc import FLoC
@@ -26,6 +27,7 @@ def tokenprune_operators() -> Mapping[str, type]:
     from tokenprune.operators.holitom import HoliTom
     from tokenprune.operators.infinipot import InfiniPotV
     from tokenprune.operators.knorm import KNorm
+    from tokenprune.operators.pyramiddrop import PyramidDrop
     from tokenprune.operators.random import RandomSelect
     from tokenprune.operators.snapkv import SnapKV
     from tokenprune.operators.st_merge import STMerge
@@ -44,6 +46,8 @@ def tokenprune_operators() -> Mapping[str, type]:
     mergers = (STMerge, UniformSelect, RandomSelect, AveragePool, Cover, ToMe, FastVID, FlashVID, HoliTom)
     pruners = (CDPruner, DivPrune, DTD, DyCoke, EVS, FLoC, GleanVID, TTF, VCast, VidCom2, VisionZip)
     selectors = (AttnPrune, UniformPrune, RandomPrune)
+    inside = (FastV, PyramidDrop)
     presses = (SnapKV, KNorm, TOVA, InfiniPotV)
     scorers = (RopeCausalScore, ContentScore, KeyNormScore)
-    return {operator.__name__: operator for operator in (*mergers, *pruners, *selectors, *presses, *scorers)}
+    operators = (*mergers, *pruners, *selectors, *inside, *presses)
+    return {operator.__name__: operator for operator in (*operators, *scorers)}

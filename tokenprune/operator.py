@@ -121,7 +121,8 @@ class TokenSelector(Protocol):
 class Schedule(Protocol):
     """Several operators that are one entry of a pipeline; ratios are of the tokens that entered its first stage.
 
-    A stage that has ``keep_ratio`` and ``keep`` is asked with the exact number that its ratio of them means.
+    A stage that has ``keep_ratio`` and ``keep`` is asked with the exact number that its ratio of them means; one that
+    has ``of_entered(count)`` is replaced by what that returns.
 
     >>> class Twice:
     ...     def operators(self, depth):
@@ -212,7 +213,11 @@ class Stage:
     def of_entered(self, entered: int) -> Stage:
         """The stage of a schedule with the exact number that its ratio means: of what entered the schedule."""
         operator: Any = self.operator
-        if self.schedule is None or not entered or getattr(operator, "keep_ratio", None) is None:
+        if self.schedule is None or not entered:
+            return self
+        if hasattr(operator, "of_entered"):
+            return replace(self, operator=operator.of_entered(entered))
+        if getattr(operator, "keep_ratio", None) is None:
             return self
         if "keep" not in getattr(operator, "__dataclass_fields__", ()):
             return self

@@ -28,6 +28,7 @@ LISTED = (
     PluginInfo("builtin", "tokenprune-vlm", "0.1.0", ("tokenprune_operators",)),
     PluginInfo("bad", "bad-dist", "2", (), "failed", "ImportError: nothing there"),
     PluginInfo("later", "later-dist", "3", ("tokenprune_model_adapters",), "not installed", "pip install gold"),
+    PluginInfo("table", "t", "1", models=(("one", ""), ("two", ""), ("Three", "it slides"))),
     PluginInfo("ghost", status="failed", reason="no such entry point"),
 )
 
@@ -49,6 +50,9 @@ def test_the_list_for_people() -> None:
         "later  not installed  (later-dist 3)",
         "    tokenprune_model_adapters",
         "    pip install gold",
+        "table  ok  (t 1)",
+        "    models: one, two",
+        "    Three: it slides",
         "ghost  failed",
         "    no such entry point",
         "",
@@ -71,8 +75,10 @@ def test_the_list_for_programs() -> None:
         "hooks": ["tokenprune_model_adapters"],
         "status": "not installed",
         "reason": "pip install gold",
+        "models": [],
     }
-    assert [plugin["name"] for plugin in listed] == ["builtin", "bad", "later", "ghost"]
+    assert listed[3]["models"] == [["one", ""], ["two", ""], ["Three", "it slides"]]
+    assert [plugin["name"] for plugin in listed] == ["builtin", "bad", "later", "table", "ghost"]
 
 
 def test_the_version() -> None:

@@ -19,7 +19,13 @@ import tokenprune_qwen25vl
 
 PUBLIC = (
     *("tokenprune", "tokenprune.adapter", "tokenprune.operator", "tokenprune.plan", "tokenprune.tokens"),
-    *("tokenprune.scorers", "tokenprune.budget", "tokenprune.named", "tokenprune.attention_view"),
+    *(
+        "tokenprune.scorers",
+        "tokenprune.budget",
+        "tokenprune.named",
+        "tokenprune.attention_view",
+        "tokenprune.catalogue",
+    ),
     *("tokenprune.testing", "tokenprune.hf", "tokenprune_qwen25vl"),
 )
 NO_EXAMPLE = {

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
@@ -73,6 +73,30 @@ class Seen:
             return self._rows
         return self._rows[:, -(1 if which == "last" else which) :]
 
+    def next_layer(self) -> Seen:
+        """The layer after this one: other queries and keys; what it makes of the states is not known yet."""
+        return replace(self, before=self.features, queries=self.queries[:, ::-1].copy(), keys=self.keys[::-1].copy())
+
+    def layer_before(self) -> Seen:
+        """The layer that left what this one began with."""
+        return replace(self, features=self.before, queries=self.queries[::-1].copy())
+
+    def left(self, there: list[int]) -> Seen:
+        """The same row where only these visual tokens are left; they fill no grid any more and are a list."""
+        gone = {column for i, column in enumerate(self.visual_columns) if i not in set(there)}
+        columns = [column for column in range(self.keys.shape[1]) if column not in gone]
+        return replace(
+            self,
+            grid=(len(there), 1, 1),
+            features=self.features[there],
+            before=self.before[there],
+            embeddings=self.embeddings[there],
+            keys=self.keys[:, columns],
+            values=self.values[:, columns],
+            visual_columns=[columns.index(self.visual_columns[i]) for i in there],
+            text_rows=[columns.index(row) for row in self.text_rows],
+        )
+
     @cached_property
     def _rows(self) -> np.ndarray:
         result = np.zeros((len(self.queries), len(self.text_rows), len(self.visual_columns)))
@@ -117,7 +141,7 @@ def seen(clip: Clip) -> Seen:
         clip.grid,
         clip.features,
         single(states - 0.2 * change),
-        single(states + 0.1 * of_each_token(dim)),
+        single(states @ drawn(dim, dim) / math.sqrt(dim)),
         single(drawn(TEXT_ROWS, dim)),
         single(drawn(TEXT_ROWS, dim)),
         single(drawn(HEADS, TEXT_ROWS, HEAD_DIM)),

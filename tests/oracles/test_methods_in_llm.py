@@ -84,9 +84,10 @@ def test_v2drop_stages_count_from_what_entered_and_the_last_leaves_one() -> None
 def test_dart_pivots_take_the_least_similar_of_what_is_left_in_turn() -> None:
     # Longest keys: 3 then 0 (by Euclidean length 0 and 1); they take turns in the order of the sequence.
     keys = np.array([[[5.0, 0.0], [4.5, 0.0], [1.0, 1.0], [2.0, 4.0], [0.0, 1.0], [1.0, 0.0]]])
-    states = turned(0, 170, 90, 30, 200, 280)
+    # 195 degrees is furthest from 0 and from 30; of what is left 160 is. Lengths of states are no matter.
+    states = turned(0, 195, 90, 30, 160, 280) * [[1], [1], [1], [1], [3], [1]]
     plan = dart.reference(states, keys, keep=4, visual_pivots=2)
-    assert plan.order == [0, 3, 1, 4]  # 170 degrees are furthest from 0; of what is left 200 from 30
+    assert plan.order == [0, 3, 1, 4]
     assert plan.anchors == [0, 1, 3, 4]
     assert dart.reference(states, keys, keep=3, visual_pivots=2).order == [0, 3, 1]
     assert dart.reference(states, keys, keep=1, visual_pivots=2).order == [3]

@@ -28,6 +28,8 @@ def test_snapkv_chooses_for_each_key_value_head_from_the_heads_it_serves() -> No
     assert plan.scores is not None
     np.testing.assert_allclose(plan.scores[:, [0, 1, 3, 4]], [[0, 0.15, 0, 0.2], [0.1, 0, 0.3, 0]])
     assert snapkv.reference(seen, 2, keep=1, kernel=1).kept == [[5], [5]]  # both rows: their mean
+    two = np.array([[[0.5, 0.0, 0.3], [0.0, 0.1, 0.3]]])
+    assert snapkv.reference(two, 1, keep=1, kernel=1).kept == [[2]]  # .25, .05, .3
     # With three neighbours the head's peak takes those beside it along, the first of equals first.
     assert snapkv.reference(seen, 2, keep=2, window=1, kernel=3).kept == [[3, 4], [2, 3]]
     # 0.4 is at 3..5; 0.3 at 0..2: the third from the left has both at kernel 5.
@@ -56,16 +58,16 @@ def test_infinipotv_half_by_time_half_by_value() -> None:
     # Four frames of two places; the last is recent and whole. At place 0 the others are 90, 20 and 60 degrees from it,
     # at place 1 they are 10, 100 and 40.
     keys = turned(90, 10, 20, 100, 60, 40, 0, 0)[None]
-    values = np.array([[[1.0], [-9.0], [2.0], [3.0], [8.0], [0.0], [99.0], [0.0]]])
+    values = np.array([[(1, 0), (-9, 0), (2, 0), (3, 0), (5, 5), (0, 0), (99, 0), (0, 0)]], dtype=float)
     grid = (4, 1, 2)
     plan = infinipotv.reference(keys, values, grid, keep=6)
     assert plan.forced == [[3, 6, 7]]
-    assert plan.kept == [[1, 2, 3, 4, 6, 7]]  # 9 (its sign is no matter), 8 and 2; 99 has its place already
+    assert plan.kept == [[1, 2, 3, 4, 6, 7]]  # -9, 5 and 5 (7.1), 2; 99 has its place already
     # The odd one of five is the first half's; a half of one holds no frame: the least alike goes on.
     assert infinipotv.reference(keys, values, grid, keep=5).forced == [[3, 6, 7]]
     assert infinipotv.reference(keys, values, grid, keep=2).kept == [[3, 6]]
     assert infinipotv.reference(keys, values, grid, keep=1).kept == [[3]]
-    assert infinipotv.reference(keys, values, grid, keep=4, tar_ratio=0.0).kept == [[1, 3, 4, 6]]
+    assert infinipotv.reference(keys, values, grid, keep=2, tar_ratio=0.0).kept == [[1, 6]]
 
 
 def test_infinipotv_compares_with_the_mean_over_recent_frames() -> None:

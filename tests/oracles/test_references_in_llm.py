@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from .methods import ReferencePlan
+from .methods import ReferencePlan, pyramiddrop
 from .methods.in_llm import INSIDE, PRESSES, VARIANTS
 from .seen import Seen, method_layers
 
@@ -116,3 +116,23 @@ def test_equal_tokens_are_equal_in_all_that_is_made_up() -> None:
         *np.swapaxes(seen.rows("text"), 1, 2),
     ):
         np.testing.assert_array_equal(values, np.broadcast_to(values[:1], values.shape))
+
+
+def test_what_is_left_is_attended_to_without_the_rest() -> None:
+    seen = LAYERS["drifting-41"]
+    there = [0, 5, 40, 41, 95]
+    left = seen.left(there)
+    np.testing.assert_array_equal(left.visual_keys, seen.visual_keys[:, there])
+    np.testing.assert_array_equal(left.visual_values, seen.visual_values[:, there])
+    np.testing.assert_array_equal(left.text_keys, seen.text_keys)
+    rows = seen.rows("text")
+    gone = 1 - np.delete(rows, there, axis=2).sum(axis=2, keepdims=True)
+    np.testing.assert_allclose(left.rows("text"), rows[..., there] / gone, rtol=1e-12)
+    assert np.abs(seen.next_layer().rows("last") - seen.rows("last")).max() > 1e-3
+
+
+def test_pyramiddrop_on_a_made_up_row_leaves_what_its_ratios_say() -> None:
+    seen = LAYERS["areas-48"]
+    result = pyramiddrop.reference(seen.features, lambda _, there: seen.left(there).next_layer().rows("last"))
+    assert [len(kept) for kept in result.kept] == [84, 42, 21]
+    assert result.kept[2] == [i for i in result.kept[1] if i in result.kept[2]]

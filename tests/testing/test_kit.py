@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import tokenprune as tp
+from tokenprune.operators.pyramiddrop import PyramidDropStage
 from tokenprune.testing import (
     CACHE_LAWS,
     OPERATOR_LAWS,
@@ -72,6 +73,8 @@ SELECTORS = [
     tp.AttnPrune(layer=2, keep=4, select="stratified", scorer="norm", floor=0.3),
     tp.UniformPrune(keep_ratio=0.3),
     tp.RandomPrune(keep=4, seed=3),
+    tp.FastV(keep_ratio=0.3),
+    PyramidDropStage(keep_ratio=0.3),
 ]
 PRESSES = [
     tp.SnapKV(keep_ratio=0.3),

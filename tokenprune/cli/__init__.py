@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: ``tokenprune run | sweep | eval | bench | show | plugins``.
+"""The command line: ``tokenprune run | sweep | eval | bench | show | methods | plugins``.
 
 Exit codes: 0 done, 1 the job failed (one line on stderr), 2 wrong usage, 130 interrupted.
 """

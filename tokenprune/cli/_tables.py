@@ -25,6 +25,17 @@ def markdown_table(first: str, *others: str) -> Table:
     return table
 
 
+def text_table(*names: str) -> Table:
+    """No rows yet; every column is for words."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.MARKDOWN)
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    return table
+
+
 def print_wide(parts: Iterable[Table | str]) -> None:
     """Print tables and lines to stdout, never folded to the width of a terminal."""
     from rich.console import Console

@@ -13,6 +13,7 @@ from tokenprune.cli.bench import bench
 from tokenprune.cli.bench_operators import bench_operators
 from tokenprune.cli.egoschema import egoschema
 from tokenprune.cli.eval import evaluate, world
+from tokenprune.cli.methods import methods
 from tokenprune.cli.plugins import plugins
 from tokenprune.cli.run import run
 from tokenprune.cli.show import show
@@ -46,7 +47,7 @@ def options(
     """Remove redundant visual tokens from video language models."""
 
 
-for body in (run, show, sweep, bench, bench_operators, plugins):
+for body in (run, show, sweep, bench, bench_operators, methods, plugins):
     app.command()(command(body))
 for benchmark in (world, egoschema):
     evaluate.command()(command(benchmark))

@@ -42,6 +42,8 @@ def _print(found: Sequence[PluginInfo]) -> None:
     for plugin in found:
         origin = f"{plugin.distribution} {plugin.version}".strip()
         print("  ".join([plugin.name, plugin.status, *([f"({origin})"] if origin else [])]))
-        for line in (", ".join(plugin.hooks), plugin.reason):
+        served = ", ".join(name for name, reason in plugin.models if not reason)
+        others = [f"{name}: {reason}" for name, reason in plugin.models if reason]
+        for line in (", ".join(plugin.hooks), plugin.reason, f"models: {served}" if served else "", *others):
             if line:
                 print(f"    {line}")

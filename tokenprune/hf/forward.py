@@ -23,7 +23,7 @@ from tokenprune.errors import UnsupportedModeError
 from tokenprune.hf.cache import PrunableHandle
 from tokenprune.hf.carried import Cargo
 from tokenprune.hf.guard import refuse_dropped_cache
-from tokenprune.hf.mass import MassBias, require_mass_backend, require_room
+from tokenprune.hf.mass import MassBias, require_mass_backend
 from tokenprune.hf.press import Press, Watch, held_anywhere
 from tokenprune.hf.reading import StageReading
 from tokenprune.hf.release import causal_mask, given_cache, require_stored
@@ -99,7 +99,7 @@ class PrefillForward:
             self.handle = self.prunable(self.cache)
         if self.shortened:
             changed["attention_mask"] = self._mask_2d(self.kwargs.get("attention_mask"))
-            self._run_on_mass(changed["inputs_embeds"])
+            self.bias.run_on(self.state.slots.mass)
         return self._hook_layers(changed)
 
     def leave(self, *, completed: bool) -> None:
@@ -163,14 +163,6 @@ class PrefillForward:
         if not self.state.slots.is_padded and self.state.first_column == 0:
             return None
         return self._mask_2d(self.kwargs.get("attention_mask"))
-
-    def _run_on_mass(self, hidden: Tensor) -> None:
-        """Tell attention what the running tokens stand for from here on."""
-        mass = self.state.slots.mass
-        if mass is not None:
-            earlier = 0 if self.state.earlier is None else len(self.state.earlier)
-            require_room(len(hidden), hidden.shape[1], earlier + hidden.shape[1], hidden.dtype)
-        self.bias.run_on(mass)
 
     def _hook_layers(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Put the hooks of a prefill on the layers; returns the decoder's arguments without what they will add."""
@@ -247,7 +239,7 @@ class PrefillForward:
         if layer + 1 < len(self.layers):
             cache = None if self.handle is None else self.handle.cache
             self.mask_after = causal_mask(self.text, hidden, self._later_mask_2d(), cache, layer + 1)
-            self._run_on_mass(hidden)
+            self.bias.run_on(self.state.slots.mass)
         return hidden
 
     def _layers_ran(self, count: int) -> None:

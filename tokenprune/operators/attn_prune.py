@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.budget import Budget, as_fraction
 from tokenprune.device import places_where
 from tokenprune.errors import InvalidValueError
@@ -59,6 +60,7 @@ class AttnPrune:
     modalities: tuple[str, ...]
     floor: float
 
+    about: ClassVar[About] = About("arXiv 2412.16117", "CC BY-NC-SA 4.0", "H R L d")
     site: ClassVar[str] = AFTER_LAYER
 
     def __init__(

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
 from tokenprune.budget import Budget, as_fraction
 from tokenprune.cluster import fp32_products_are_rounded
@@ -67,6 +68,7 @@ class Cover:
     spread: float = 0.0
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("of this package, after Gonzalez (1985)", "no code", "N K D")
     site: ClassVar[str] = "before_llm"
     needs: ClassVar[tuple[str, ...]] = ()
     mass: ClassVar[str] = "sizes"

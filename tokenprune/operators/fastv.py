@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from tokenprune.about import About
 from tokenprune.operators.inside import InsideLLM, keeping_best, last_row_attention
 from tokenprune.plan import TokenPlan
 from tokenprune.tokens import VisualTokens
@@ -44,6 +45,7 @@ class FastV(InsideLLM):
 
     layer: int | float = 1
 
+    about: ClassVar[About] = About("arXiv 2403.06764", "none found", "H L d")
     reads: ClassVar[tuple[str, ...]] = ("attention",)
 
     def decide(self, tokens: VisualTokens, count: int) -> TokenPlan:

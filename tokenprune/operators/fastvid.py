@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.budget import as_fraction, split_budget
 from tokenprune.device import places_where, upload
 from tokenprune.operator import check_modalities
@@ -82,6 +83,7 @@ class FastVID(Budgeted):
     beta: float = 0.6
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("arXiv 2503.11187", "MIT", "N^2 D / T")
     site: ClassVar[str] = "before_llm"
     needs: ClassVar[tuple[str, ...]] = ("encoder_pooled",)
     needs_full_grid: ClassVar[bool] = True

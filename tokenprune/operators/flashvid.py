@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.budget import as_fraction, split_budget
 from tokenprune.device import places_where
 from tokenprune.errors import InvalidValueError
@@ -82,6 +83,7 @@ class FlashVID(Budgeted):
     published: bool = False
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("arXiv 2602.08024", "MIT", "N^2 D / T")
     site: ClassVar[str] = "before_llm"
     needs: ClassVar[tuple[str, ...]] = ("encoder_column",)
     needs_full_grid: ClassVar[bool] = True

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from tokenprune import batching
-from tokenprune.budget import Budget, split_budget
+from tokenprune.about import About
+from tokenprune.budget import split_budget
 from tokenprune.operator import check_modalities
+from tokenprune.operators.budgeted import Budgeted
 from tokenprune.operators.frame_blocks import block_sizes, check_frames
 from tokenprune.operators.unit_vectors import STEP, all_cosines, deciding, units
 from tokenprune.plan import TokenPlan
@@ -21,7 +24,7 @@ CHUNK = 32
 
 
 @dataclass(frozen=True)
-class FLoC:
+class FLoC(Budgeted):
     """Keep the tokens by which all tokens of a stretch of frames are best represented.
 
     FLoC (arXiv 2511.00141). The frames are cut into chunks of 32; of each, tokens S are chosen that make
@@ -48,20 +51,15 @@ class FLoC:
         InvalidValueError: ``chunk`` or ``modalities`` are not allowed.
     """
 
-    keep_ratio: float | None = None
-    keep: int | None = None
     chunk: int = CHUNK
     modalities: tuple[str, ...] = field(default=("video",), kw_only=True)
 
+    about: ClassVar[About] = About("arXiv 2511.00141", "no code", "N^2 D / T")
+
     def __post_init__(self) -> None:
-        _ = self.budget
+        super().__post_init__()
         check_frames("chunk", self.chunk)
         object.__setattr__(self, "modalities", check_modalities(self.modalities))
-
-    @property
-    def budget(self) -> Budget:
-        """How many tokens stay."""
-        return Budget(self.keep_ratio, self.keep)
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """The pruning of one video or image; ``scores`` are what a token added when taken, of others would add.

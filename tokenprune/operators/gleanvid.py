@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tokenprune.budget import Budget
+from tokenprune.about import About
 from tokenprune.operator import check_modalities
+from tokenprune.operators.budgeted import Budgeted
 from tokenprune.operators.frame_shares import kept_with_scores, shares_of
 from tokenprune.operators.leading_direction import leading_direction
 from tokenprune.operators.novelty import Cells, novelty
@@ -29,7 +30,7 @@ NOTHING_NEW = 1e-3  # of a token's length: once the span is all of space, residu
 
 
 @dataclass(frozen=True)
-class GleanVID:
+class GleanVID(Budgeted):
     """Give frames tokens by how new they are, and keep in each what stands out and is not spanned by what was kept.
 
     GleanVID (arXiv 2609.37042), section 3 and appendix B. Features lose their component along the leading direction
@@ -59,20 +60,14 @@ class GleanVID:
         InvalidValueError: ``modalities`` are not known.
     """
 
-    keep_ratio: float | None = None
-    keep: int | None = None
     modalities: tuple[str, ...] = field(default=("video",), kw_only=True)
 
+    about: ClassVar[About] = About("arXiv 2609.37042", "no code", "N D + N K D / T")
     needs_full_grid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _ = self.budget
+        super().__post_init__()
         object.__setattr__(self, "modalities", check_modalities(self.modalities))
-
-    @property
-    def budget(self) -> Budget:
-        """How many tokens stay."""
-        return Budget(self.keep_ratio, self.keep)
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """The pruning of one video or image. Waits for the device once, for the frames' novelty.

@@ -11,13 +11,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
 from tokenprune.budget import as_fraction, split_budget
 from tokenprune.device import upload, where_fp64_is
 from tokenprune.operator import check_modalities
 from tokenprune.operators.budgeted import Budgeted
 from tokenprune.operators.peaks import centres_of
-from tokenprune.operators.per_frame import ranks, require_full_grid, require_signal
+from tokenprune.operators.per_frame import ranks, require_full_grid, require_signal, to_the_frame_before
 from tokenprune.operators.st_blocks import Blocks
 from tokenprune.plan import TokenPlan
 from tokenprune.points import RESOLUTION, Points, stepped, undisturbed
@@ -66,6 +67,7 @@ class HoliTom(Budgeted):
     beta: float = 0.6
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("arXiv 2505.21334", "Apache-2.0", "N D + T N")
     site: ClassVar[str] = "before_llm"
     needs: ClassVar[tuple[str, ...]] = ("encoder_column",)
     needs_full_grid: ClassVar[bool] = True
@@ -101,7 +103,7 @@ class HoliTom(Budgeted):
     def _blocks(self, points: Points, frames: int, budget: int) -> Blocks:
         """The windows and what stands still in each, with room for the budget. Waits for the device once."""
         length, least = points.count // frames, round(self.tau / RESOLUTION)
-        cosines = stepped(points.cosines(list(range(1, frames)), list(range(frames - 1)), length)).cpu()
+        cosines = stepped(to_the_frame_before(points, frames)).cpu()
         windows = _windows(cosines > least)
         alone = cosines.new_full((1, length), -torch.inf)
         lowest = torch.cat([cosines[a : b - 1].amin(0, keepdim=True) if b - a > 1 else alone for a, b in windows])

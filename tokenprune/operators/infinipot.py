@@ -7,10 +7,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.attention_view import AttentionView
 from tokenprune.budget import as_fraction
 from tokenprune.errors import InvalidValueError
@@ -55,6 +57,8 @@ class InfiniPotV(ScoredPress):
 
     tar_ratio: float = 0.5
     query_ratio: float = 0.25
+
+    about: ClassVar[About] = About("arXiv 2506.15745", "none found", "G N d a layer")
 
     def __post_init__(self) -> None:
         super().__post_init__()

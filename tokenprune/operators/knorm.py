@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.attention_view import AttentionView
 from tokenprune.operators.press import ScoredPress, lengths, of_tokens
 from tokenprune.tokens import VisualTokens
@@ -37,6 +39,8 @@ class KNorm(ScoredPress):
         BudgetError: both or neither of ``keep_ratio`` and ``keep`` given, or a value that is not allowed.
         InvalidValueError: ``modalities`` are not allowed; or, by ``plan``, a score is NaN.
     """
+
+    about: ClassVar[About] = About("arXiv 2406.11430", "none found", "G N d a layer")
 
     def scores(self, tokens: VisualTokens, view: AttentionView, count: int) -> Tensor:
         """``(kv_heads, N)`` minus the norms of the keys, in their units."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tokenprune.device import places_where, upload
 from tokenprune.errors import InvalidValueError
+from tokenprune.points import Points
 from tokenprune.tokens import VisualTokens
 
 
@@ -20,6 +21,11 @@ def require_full_grid(operator: object, tokens: VisualTokens) -> None:
             f"{type(operator).__name__} must come first: it needs all {tokens.volume} tokens of the grid "
             f"{tokens.grid}, got {len(tokens)}"
         )
+
+
+def to_the_frame_before(points: Points, frames: int) -> Tensor:
+    """``(T - 1, L)`` cosine of each token from the second of T frames on to the one at its place a frame earlier."""
+    return points.cosines(list(range(1, frames)), list(range(frames - 1)), points.count // frames)
 
 
 def ranks(scores: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d
 
+from tokenprune.about import About
 from tokenprune.attention_view import LOGIT_BYTES, AttentionView, chosen_rows
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
@@ -51,6 +52,7 @@ class SnapKV(ScoredPress):
     window: int = 32
     kernel: int = 5
 
+    about: ClassVar[About] = About("arXiv 2404.14469", "none found", "H R L d a layer")
     needs: ClassVar[tuple[str, ...]] = ("attention",)
 
     def __post_init__(self) -> None:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.attention_view import AttentionView
 from tokenprune.operators.press import ScoredPress
 from tokenprune.tokens import VisualTokens
@@ -40,6 +41,7 @@ class TOVA(ScoredPress):
             a score is NaN.
     """
 
+    about: ClassVar[About] = About("arXiv 2401.06104", "none found", "H L d a layer")
     needs: ClassVar[tuple[str, ...]] = ("attention",)
 
     def scores(self, tokens: VisualTokens, view: AttentionView, count: int) -> Tensor:

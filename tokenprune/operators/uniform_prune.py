@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 
+from tokenprune.about import About
 from tokenprune.budget import Budget
 from tokenprune.errors import InvalidValueError
 from tokenprune.layers import check_layer
@@ -40,6 +41,7 @@ class UniformPrune:
     keep: int | None = None
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("a baseline", "no code", "K")
     site: ClassVar[str] = AFTER_LAYER
     reads: ClassVar[tuple[str, ...]] = ()
 
@@ -90,6 +92,7 @@ class RandomPrune:
     seed: int = 0
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("a baseline", "no code", "N")
     site: ClassVar[str] = AFTER_LAYER
     reads: ClassVar[tuple[str, ...]] = ()
 

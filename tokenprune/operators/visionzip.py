@@ -10,12 +10,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
-from tokenprune.budget import Budget, split_budget
+from tokenprune.budget import split_budget
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
 from tokenprune.mixing import Mixing
 from tokenprune.operator import check_modalities
+from tokenprune.operators.budgeted import Budgeted
 from tokenprune.operators.per_frame import require_full_grid, require_signal
 from tokenprune.plan import TokenPlan
 from tokenprune.points import RESOLUTION, Points, undisturbed
@@ -23,7 +25,7 @@ from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True)
-class VisionZip:
+class VisionZip(Budgeted):
     """Of each frame keep the most attended tokens; evenly spaced ones of the rest take in the others.
 
     VisionZip (arXiv 2412.04467). Of a frame's K tokens ``K * dominant / (dominant + contextual)`` (rounded, halves to
@@ -54,19 +56,18 @@ class VisionZip:
             a signal is missing or not finite.
     """
 
-    keep_ratio: float | None = None
-    keep: int | None = None
     dominant: int = 54
     contextual: int = 10
     published: bool = False
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("arXiv 2412.04467", "Apache-2.0", "N K D / T")
     site: ClassVar[str] = "before_llm"
     needs: ClassVar[tuple[str, ...]] = ("encoder_column", "encoder_keys")
     needs_full_grid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _ = self.budget
+        super().__post_init__()
         for name, value in (("dominant", self.dominant), ("contextual", self.contextual)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise InvalidValueError(f"{name} must be an integer of at least 0, got {shown(value)}")
@@ -75,11 +76,6 @@ class VisionZip:
         if not isinstance(self.published, bool):
             raise InvalidValueError(f"published must be True or False, got {shown(self.published)}")
         object.__setattr__(self, "modalities", check_modalities(self.modalities))
-
-    @property
-    def budget(self) -> Budget:
-        """How many tokens stay."""
-        return Budget(self.keep_ratio, self.keep)
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """Decide which tokens go on, and what is merged into each; ``plan.scores`` is ``encoder_column``."""

@@ -32,7 +32,9 @@ class RemovalLaws(AdapterCase):
             same = all(same_bits(a, b) for a, b in zip(run.logits, plain.logits)) and same_bits(run.new, plain.new)
             require(same, f"{pipeline} changed the logits")
 
-    @pytest.mark.parametrize("name", ["dropping", "merging", "first layer", "last layer", "both", "images"])
+    @pytest.mark.parametrize(
+        "name", ["dropping", "merging", "merging inside", "first layer", "last layer", "both", "images"]
+    )
     @adapter_law
     def test_removal_equals_masking(self, name: str) -> None:
         """Prefill and decoding agree with the full-length model in which the removed tokens are masked."""

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,19 +25,25 @@ class Removal:
         before: ``(B, L)`` bool, dropped or merged away before the LLM: no layer sees them.
         after: ``(B, L)`` bool, dropped after layer ``layer``: later layers do not see them, and later tokens nowhere.
         layer: see ``after``.
-        merged: per row anchor column -> the columns whose features are averaged into it.
+        merged: per row anchor column -> the columns whose features are averaged into it before the LLM.
+        inside: the same for hidden states after layer ``layer``.
     """
 
     before: Tensor
     after: Tensor
     layer: int
     merged: Sequence[dict[int, list[int]]]
+    inside: Sequence[dict[int, list[int]]] = ()
 
     @classmethod
     def of(cls, prompt: VisualPrompt, merging: Report | None, final: Report, layer: int) -> Removal:
-        """Read from two reports: that of the mergers alone (None: there are none), and that of the whole pipeline."""
+        """Read from two reports: that of the mergers alone (None: there are none), and that of the whole pipeline.
+
+        What is merged at a layer can be told from the sources only where nothing has been merged before.
+        """
         before, after = (torch.zeros_like(prompt.valid) for _ in range(2))
         merged: list[dict[int, list[int]]] = [{} for _ in prompt.spans]
+        inside: list[dict[int, list[int]]] = [{} for _ in prompt.spans]
         for row in range(len(prompt.spans)):
             standing = prompt.columns(row)
             if merging is not None:
@@ -47,7 +53,9 @@ class Removal:
                 merged[row] = {c: group.tolist() for c, group in zip(standing, merging.sources[row])}
             kept = set(final.kept[row].tolist())
             after[row, [c for c in standing if c not in kept]] = True
-        return cls(before, after, layer, merged)
+            if merging is None:
+                inside[row] = {c: g.tolist() for c, g in zip([c for c in standing if c in kept], final.sources[row])}
+        return cls(before, after, layer, merged, inside)
 
 
 def masked_logits(
@@ -72,8 +80,10 @@ def masked_logits(
     """
     whole = prompt.answered(new)
     with torch.no_grad(), ExitStack() as stack:
-        stack.enter_context(intercepted(decoder, _merging(removal.merged, carried)))
+        stack.enter_context(intercepted(decoder, _merging(removal, carried)))
         for index, layer in enumerate(_layers(decoder)):
+            if index == removal.layer:
+                stack.enter_context(_mixing_after(layer, removal.inside))
             stack.enter_context(intercepted(layer, _masking(prompt.length, whole.valid, removal, index)))
         return model(**whole.inputs, use_cache=False).logits
 
@@ -82,21 +92,41 @@ def _layers(decoder: nn.Module) -> list[nn.Module]:
     return list(decoder.get_submodule("layers").children())
 
 
-def _merging(merged: Sequence[dict[int, list[int]]], carried: Sequence[Carried]) -> Change:
+def _merging(removal: Removal, carried: Sequence[Carried]) -> Change:
     def change(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        changed = {**kwargs, "inputs_embeds": _merged(kwargs["inputs_embeds"], merged)}
+        changed = {**kwargs, "inputs_embeds": _merged(kwargs["inputs_embeds"], removal.merged)}
         for each in carried:
             found = kwargs.get(each.name)
             if each.rule != MERGE or found is None:
                 continue
-            changed[each.name] = (
-                _merged(found, merged)
-                if each.packed_by is None
-                else [_merged_packed(packed, kwargs[each.packed_by], merged) for packed in found]
+            if each.packed_by is None:
+                changed[each.name] = _merged(found, removal.merged)
+                continue
+            mask, lists = (
+                kwargs[each.packed_by],
+                [_merged_packed(p, kwargs[each.packed_by], removal.merged) for p in found],
             )
+            late = [_merged_packed(packed, mask, removal.inside) for packed in lists]
+            changed[each.name] = [*lists[: removal.layer], *late[removal.layer :]]
         return args, changed
 
     return change
+
+
+@contextmanager
+def _mixing_after(layer: nn.Module, inside: Sequence[dict[int, list[int]]]) -> Generator[None]:
+    """What a layer puts out is mixed, before the decoder adds anything to it."""
+
+    def mix(module: nn.Module, args: Any, output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return _merged(output, inside)
+        return (_merged(output[0], inside), *output[1:])
+
+    handle = layer.register_forward_hook(mix)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _merged(before: Tensor, merged: Sequence[dict[int, list[int]]]) -> Tensor:
