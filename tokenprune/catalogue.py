@@ -25,7 +25,11 @@ UNKNOWN = About("", "", "")
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a method: its name, its type as it is written, and its default (None where there is none)."""
+    """A parameter of a method: its name, its type as it is written, and its default (None where there is none).
+
+    >>> method("UniformPrune").parameters[0]
+    Parameter(name='layer', type='int | float', default=0.36)
+    """
 
     name: str
     type: str
