@@ -15,6 +15,7 @@ def tokenprune_operators() -> Mapping[str, type]:
     from tokenprune.operators.average_pool import AveragePool
     from tokenprune.operators.cdpruner import CDPruner
     from tokenprune.operators.cover import Cover
+    from tokenprune.operators.dart import DART
     from tokenprune.operators.divprune import DivPrune
     from tokenprune.operators.dtd import DTD
     from tokenprune.operators.dycoke import DyCoke
@@ -30,12 +31,14 @@ def tokenprune_operators() -> Mapping[str, type]:
     from tokenprune.operators.pyramiddrop import PyramidDrop
     from tokenprune.operators.random import RandomSelect
     from tokenprune.operators.snapkv import SnapKV
+    from tokenprune.operators.sparsevlm import SparseVLM
     from tokenprune.operators.st_merge import STMerge
     from tokenprune.operators.tome import ToMe
     from tokenprune.operators.tova import TOVA
     from tokenprune.operators.ttf import TTF
     from tokenprune.operators.uniform import UniformSelect
     from tokenprune.operators.uniform_prune import RandomPrune, UniformPrune
+    from tokenprune.operators.v2drop import V2Drop
     from tokenprune.operators.vcast import VCast
     from tokenprune.operators.vidcom2 import VidCom2
     from tokenprune.operators.visionzip import VisionZip
@@ -46,7 +49,7 @@ def tokenprune_operators() -> Mapping[str, type]:
     mergers = (STMerge, UniformSelect, RandomSelect, AveragePool, Cover, ToMe, FastVID, FlashVID, HoliTom)
     pruners = (CDPruner, DivPrune, DTD, DyCoke, EVS, FLoC, GleanVID, TTF, VCast, VidCom2, VisionZip)
     selectors = (AttnPrune, UniformPrune, RandomPrune)
-    inside = (FastV, PyramidDrop)
+    inside = (FastV, PyramidDrop, DART, V2Drop, SparseVLM)
     presses = (SnapKV, KNorm, TOVA, InfiniPotV)
     scorers = (RopeCausalScore, ContentScore, KeyNormScore)
     operators = (*mergers, *pruners, *selectors, *inside, *presses)

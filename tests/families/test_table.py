@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -108,3 +109,10 @@ def test_the_plugin_list_tells_of_each_family(monkeypatch: pytest.MonkeyPatch) -
     missing = dict(FamiliesAdapter().models)
     assert missing["smolvlm"] == "its processor needs num2words: pip install num2words"
     assert missing["qwen3_vl"] == ""
+
+
+def test_the_page_of_models_names_every_family_and_class() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
+    rows = [line.split(" | ") for line in page.splitlines() if "ForConditionalGeneration`" in line]
+    shown = {(row[0].strip("| `"), row[1].strip("`")) for row in rows if not row[0].startswith("| Qwen")}
+    assert shown == {(family.name, family.model_class) for family in FAMILIES}

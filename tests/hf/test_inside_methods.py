@@ -33,6 +33,11 @@ METHODS: dict[str, Any] = {
     "FastV": tp.FastV(keep_ratio=0.4),
     "PyramidDrop": tp.PyramidDrop(),
     "PyramidDrop to 3": tp.PyramidDrop(keep=3),
+    "DART": tp.DART(keep_ratio=0.4),
+    "V2Drop": tp.V2Drop(),
+    "SparseVLM": tp.SparseVLM(),
+    "SparseVLM to 9": tp.SparseVLM(keep=9),
+    "V2Drop to a fifth": tp.V2Drop(keep_ratio=0.2),
 }
 PROMPTS: dict[str, list[Any]] = {
     "one row": [[3, Clip(4, 2, 3), 4]],

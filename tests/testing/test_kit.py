@@ -16,6 +16,8 @@ from torch import Tensor
 
 import tokenprune as tp
 from tokenprune.operators.pyramiddrop import PyramidDropStage
+from tokenprune.operators.sparsevlm import SparseVLMStage
+from tokenprune.operators.v2drop import V2DropStage
 from tokenprune.testing import (
     CACHE_LAWS,
     OPERATOR_LAWS,
@@ -75,6 +77,10 @@ SELECTORS = [
     tp.RandomPrune(keep=4, seed=3),
     tp.FastV(keep_ratio=0.3),
     PyramidDropStage(keep_ratio=0.3),
+    tp.DART(keep_ratio=0.3),
+    tp.DART(layer=None, keep=5, modalities=("video", "image")),
+    V2DropStage(keep_ratio=0.3),
+    SparseVLMStage(keep_ratio=0.3),
 ]
 PRESSES = [
     tp.SnapKV(keep_ratio=0.3),

@@ -50,7 +50,7 @@ class Listed:
         table = text_table(*COLUMNS)
         for each in self.found:
             name = f"{each.name}({each.variant})" if each.variant else each.name
-            budget = "exact" if each.has_budget else "the content's"
+            budget = "exact" if each.has_budget else "its own"
             table.add_row(name, PLACES[each.site], reads(each), budget, each.paper, each.licence, each.cost)
         print_wide([table, UNITS])
 
@@ -73,7 +73,7 @@ class Page:
         facts = {
             "acts": PLACES[method.site],
             "reads": reads(method),
-            "budget": "exact" if method.has_budget else "what the content decides",
+            "budget": "exact, by keep_ratio or keep" if method.has_budget else "its own",
             "paper": method.paper,
             "licence of the original": method.licence,
             "cost of a plan": method.cost,

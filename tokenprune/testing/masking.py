@@ -27,6 +27,8 @@ class Removal:
         layer: see ``after``.
         merged: per row anchor column -> the columns whose features are averaged into it before the LLM.
         inside: the same for hidden states after layer ``layer``.
+        until: ``(L,)`` int64, for each column where the prefill ends that it came with; None: all came with one.
+        mass: ``(B, L)`` how many tokens each column stands for in attention; None: one each.
     """
 
     before: Tensor
@@ -34,6 +36,8 @@ class Removal:
     layer: int
     merged: Sequence[dict[int, list[int]]]
     inside: Sequence[dict[int, list[int]]] = ()
+    until: Tensor | None = None
+    mass: Tensor | None = None
 
     @classmethod
     def of(cls, prompt: VisualPrompt, merging: Report | None, final: Report, layer: int) -> Removal:
@@ -148,13 +152,15 @@ def _merged_packed(packed: Tensor, mask: Tensor, merged: Sequence[dict[int, list
 
 def _masking(prefill: int, valid: Tensor, removal: Removal, layer: int) -> Change:
     length = valid.shape[1]
+    until = torch.full((prefill,), prefill) if removal.until is None else removal.until
+    later = torch.arange(length).unsqueeze(1) >= until  # (rows, columns)
     gone = torch.zeros(len(valid), length, length, dtype=torch.bool)
     gone[:, :, :prefill] |= removal.before[:, None, :]
-    gone[:, prefill:, :prefill] |= removal.after[:, None, :]
-    if layer > removal.layer:
-        gone[:, :, :prefill] |= removal.after[:, None, :]
+    gone[:, :, :prefill] |= removal.after[:, None, :] & (later | (layer > removal.layer))
     allowed = torch.ones(length, length, dtype=torch.bool).tril() & valid[:, None, :] & ~gone
     bias = torch.where(allowed, 0.0, torch.finfo(torch.float32).min)[:, None]
+    if removal.mass is not None:
+        bias[..., :prefill] += removal.mass.log()[:, None, None, :]
 
     def change(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         hidden = args[0] if args else kwargs["hidden_states"]

@@ -152,15 +152,17 @@ def operator_tokens(
     tokens = draw(visual_tokens(frames, None if dim is None else st.just(dim)))
     total, seed = len(tokens), _generator(draw)
     signals: dict[str, Any] = {}
-    for name in needs:
+    for name in sorted(needs, key="attention".__ne__):  # the text has as many rows as it
         if name == "attention":
             signals[name] = draw(attention_views(visual=total, features=tokens.features))
         elif name == "encoder_keys":
             signals[name] = torch.randn(total, 4, generator=seed)
         elif name == "embeddings":
-            signals[name] = draw(st.sampled_from([_random, _few_values]))(seed, 1, total, 4)[0].float()
+            width = tokens.features.shape[1]
+            signals[name] = draw(st.sampled_from([_random, _few_values]))(seed, 1, total, width)[0].float()
         elif name == "text":
-            signals[name] = torch.randn(3, tokens.features.shape[1], generator=seed).to(tokens.features.dtype)
+            rows = len(signals["attention"].text_rows) if "attention" in signals else 3
+            signals[name] = torch.randn(rows, tokens.features.shape[1], generator=seed).to(tokens.features.dtype)
         else:
             random = torch.rand(total, generator=seed)
             kinds = [random, torch.zeros(total), torch.randint(0, 3, (total,), generator=seed) / 4, random * 1e-38]

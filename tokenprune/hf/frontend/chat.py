@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from tokenprune.errors import InvalidValueError, VideoError
-from tokenprune.hf.frontend.pixels import PixelOptions, makes_patches
+from tokenprune.errors import InvalidValueError
+from tokenprune.hf.frontend.pixels import PixelOptions, makes_patches, processor_errors
 from tokenprune.hf.frontend.video import ProcessorFit, VideoClip, video_metadata
 
 
@@ -98,14 +98,8 @@ def model_inputs(
             "do_sample_frames": False,
             **PixelOptions(processor.video_processor, max_pixels).for_clips([len(clip.frames) for clip in clips]),
         }
-    try:
+    with processor_errors():
         inputs = processor(text=prompts, padding=True, padding_side="left", return_tensors="pt", **options)
-    except ValueError as error:
-        if "aspect ratio" in str(error):
-            raise VideoError(f"a video cannot be resized: {error}") from error
-        if "temporal_factor" in str(error):
-            raise VideoError(f"the processor takes no clip of so few frames: {error}") from error
-        raise
     return {name: _tensor(value) for name, value in inputs.items() if name != "video_metadata"}
 
 
