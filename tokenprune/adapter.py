@@ -19,12 +19,12 @@ T = TypeVar("T")
 class Accepted:
     """The adapter can serve this model.
 
-    >>> Accepted(depth=28).depth
-    28
-
     Args:
         depth: its number of decoder layers.
         yields: step back where another adapter accepts the model, too: that of a table does, for one of its own.
+
+    >>> Accepted(depth=28).depth
+    28
     """
 
     depth: int
