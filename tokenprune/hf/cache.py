@@ -98,6 +98,7 @@ class PrunableHandle:
                 f"and the {new} new ones, got shape {tuple(given.shape)}"
             )
         columns, valid = layer.slot_columns(), layer.slot_valid()
+        # The caller's mask speaks of logical columns, attention of slots; a padding slot may point anywhere.
         if given is None:
             seen = torch.ones_like(columns, dtype=torch.bool)
             fresh = seen.new_ones(len(columns), new)
@@ -108,6 +109,8 @@ class PrunableHandle:
             fresh = given[:, -new:].to(columns.device).bool()
         if valid is not None:
             seen = seen & valid.to(seen.device)
+        # The library reads it from the offset on that `get_mask_sizes` gives; what stands before that is for removed
+        # tokens, so that the mask is as long as the sequence.
         return torch.cat([seen.new_ones(len(seen), layer.removed), seen, fresh], dim=1)
 
     def _require_seen_alike(self, given: Tensor, seen: Tensor) -> None:

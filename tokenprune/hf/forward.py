@@ -98,6 +98,7 @@ class PrefillForward:
         if self.cache is not None:
             self.handle = self.prunable(self.cache)
         if self.shortened:
+            # The decoder makes its causal mask from this one, over what the cache stores and what it is handed now.
             changed["attention_mask"] = self._mask_2d(self.kwargs.get("attention_mask"))
             self.bias.run_on(self.state.slots.mass)
         return self._hook_layers(changed)
@@ -170,6 +171,7 @@ class PrefillForward:
         if min(cuts, default=len(self.layers)) < self.cargo.count_additions(arguments):
             arguments = self.cargo.take_additions(arguments)
         places = {layer: _StageAtLayer(self, stage, self._reading(stage, layer, cuts)) for layer, stage in cuts.items()}
+        # Up to the first cut the decoder's own arguments and mask fit: nothing is put before those layers.
         first = 0 if self.shortened else min(cuts, default=len(self.layers)) + 1
         press = next((Press(stage, self.prefill) for stage in self.prefill.at(AFTER_PREFILL)), None)
         self.press = press if self.cache is not None else None  # without a cache there is nothing to press
@@ -238,6 +240,8 @@ class PrefillForward:
         self._cut_cache()
         if layer + 1 < len(self.layers):
             cache = None if self.handle is None else self.handle.cache
+            # The decoder has made one mask for all layers, over the longer sequence. Later ones get one over what is
+            # left, with the lengths of the next layer's own cache, into which nothing of this prefill has come yet.
             self.mask_after = causal_mask(self.text, hidden, self._later_mask_2d(), cache, layer + 1)
             self.bias.run_on(self.state.slots.mass)
         return hidden
@@ -258,6 +262,7 @@ class PrefillForward:
         """Cut every layer that has run to the tokens still in the sequence; equal contents share one index."""
         if self.handle is None:
             return
+        # Only layers that have run: the later ones will be given, and will store, nothing but what is left.
         done: dict[int, tuple[Gather | None, Slots]] = {}
         for index, slots in enumerate(self.stored):
             if id(slots) not in done:

@@ -137,7 +137,7 @@ def _take(
     heads = max(len(found) for found in plans)
     gathered: list[Any] = []
     for head in range(heads):
-        stays = final.valid.clone()
+        stays = final.valid.clone()  # text and earlier turns stay, in every layer and head
         for row, found in enumerate(plans):
             plan = found[min(head, len(found) - 1)]
             stays[row, visual[row]] = False
@@ -145,6 +145,8 @@ def _take(
         real = [have - len(where) + found[0].kept for have, where, found in zip(final.real, visual, plans)]
         gathered.append(final.keep(stays, real))
     left = final.after(gathered[0])
+    # Heads keep other tokens but equally many, so padding stands in the same slots of all, and one mask serves them:
+    # which column a slot holds does not matter to it, for all that is kept comes before the next query.
     index = gathered[0].index if heads == 1 else torch.stack([gather.index for gather in gathered], dim=1)
     layer.press(index, left.columns, left.padding_mask, whole_from)
 
