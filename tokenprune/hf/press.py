@@ -47,13 +47,12 @@ class Press:
         views = [reader.view(row, None, valid[row], nothing) for row in range(len(valid))]
         self._queries[layer] = [(view.read_queries, view.scaling) for view in views]
 
-    def cut(self, handle: PrunableHandle, final: Slots, layers: int) -> None:
+    def cut(self, handle: PrunableHandle, final: Slots) -> None:
         """Ask the operator about every layer and row, and keep what it names.
 
         Args:
             handle: the settled cache.
             final: what every layer stores.
-            layers: number of layers.
 
         Raises:
             PlanError: a plan is unlawful, or keeps another number than in the first layer.
@@ -68,7 +67,8 @@ class Press:
         shares = [torch.zeros(row.count, device=row.places.device) for row in state.rows]
         counts = [row.count for row in state.rows]
         decided: list[list[list[TokenPlan]]] = []
-        for layer in range(layers):
+        layers = handle.storing
+        for layer in layers:
             plans: list[list[TokenPlan]] = []
             for number, row in enumerate(state.rows):
                 found = [TokenPlan.identity(row.count, final.columns.device)]
@@ -78,17 +78,16 @@ class Press:
                     shown = row.shown(self.stage.modalities)
                     plans_here = self.stage.decide_heads(tokens, heads)
                     found = [row.lift(plan.to(row.places.device), shown) for plan in plans_here]
-                if layer and found[0].kept != counts[number]:
-                    raise PlanError(
-                        f"{self.stage.name} keeps {found[0].kept} tokens in layer {layer}, {counts[number]} in layer 0"
-                    )
+                if decided and found[0].kept != counts[number]:
+                    there = f"{found[0].kept} tokens in layer {layer}, {counts[number]} in layer {layers[0]}"
+                    raise PlanError(f"{self.stage.name} keeps {there}")
                 counts[number] = found[0].kept
                 for plan in found:
-                    shares[number][plan.anchors] += 1 / (len(found) * layers)
+                    shares[number][plan.anchors] += 1 / (len(found) * len(layers))
                 plans.append(found)
             decided.append(plans)
         last = max(int(span.columns[-1]) for row in state.rows for span in row.spans)
-        for layer, plans in enumerate(decided):  # all have been asked and checked: nothing is cut before
+        for layer, plans in zip(layers, decided):  # all have been asked and checked: nothing is cut before
             _take(handle.layer(layer), final, visual, plans, state.first_column + last + 1)
         self.prefill.press(self.stage, counts, shares)
 
