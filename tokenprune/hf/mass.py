@@ -19,6 +19,7 @@ from tokenprune.adapter import Removable
 from tokenprune.errors import TokenPruneWarning, UnsupportedModeError
 from tokenprune.hf.layer import PrunableLayer
 from tokenprune.hf.mass_mask import with_bias
+from tokenprune.hf.release import LINEAR, kind_of
 
 CARRIERS = ("eager", "sdpa", "flex_attention")
 """Attention backends that add a mask of numbers to the logits."""
@@ -120,6 +121,8 @@ class MassBias:
             return
         for index, layer in enumerate(self.text.get_submodule("layers").children()):
             attention = getattr(layer, "self_attn", None)
+            if attention is None and kind_of(self.text, index) == LINEAR:
+                continue
             if not isinstance(attention, nn.Module):
                 raise UnsupportedModeError(
                     f"layer {index} of {type(self.text).__name__} has no self_attn to carry mass"
