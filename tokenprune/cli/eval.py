@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
+from tokenprune.cli._eval_methods import (
+    AgainstOption,
+    BudgetsOption,
+    MassOption,
+    MethodsOption,
+    masses,
+    method_grid,
+)
 from tokenprune.cli._machine import AttnOption, DeviceOption, DtypeOption, Machine
 from tokenprune.cli._outputs import check_outputs, record
 from tokenprune.cli._pipeline import DEFAULT
@@ -52,6 +60,10 @@ def world(
         list[Path] | None,
         typer.Option("--pipeline", help="A pipeline file (JSON); may be repeated.", metavar="FILE", show_default=False),
     ] = None,
+    methods: MethodsOption = None,
+    budgets: BudgetsOption = None,
+    mass: MassOption = None,
+    against: AgainstOption = None,
     table: Annotated[bool, typer.Option("--table", help="Every preset, and what --sweep measures.")] = False,
     sweep: Annotated[
         bool, typer.Option("--sweep", help="Both stages, alone and together, at budgets from 50 to 10 %.")
@@ -87,18 +99,33 @@ def world(
     """Ask held-out questions about clips of a small made-up world, plain and pruned.
 
     The plain model, and random and uniform selection at the budget each pipeline spends, are always among the rows.
+    Two things are counted: "word", the answer begins with the right word (what was seen), and "strict", it also ends
+    there (a model whose attention was thinned out may go on).
     With --out, after an interruption the same command goes on where it was.
     """
     with guarded(debug, as_json):
         machine = Machine.check(device, dtype, attn, as_json)
         chosen = [name for name, on in (("table", table), ("sweep", sweep), ("ablation", ablation)) if on]
-        _check_usage(chosen, bool(presets or files), out, plot, as_json)
-        pipelines = load_pipelines(presets or ([] if chosen or files else [DEFAULT]), files or [], as_json)
+        _check_usage(chosen, bool(presets or files or methods), out, plot, as_json)
+        grid = method_grid(methods, budgets, mass, as_json)
+        nothing = not (chosen or files or methods)
+        pipelines = load_pipelines(presets or ([DEFAULT] if nothing else []), files or [], as_json)
         from tokenprune.bench.benchmark import BenchmarkRequest
 
         suite = chosen[0] if chosen else None
         request = BenchmarkRequest(
-            pipelines, suite, questions, seed, blind, model, machine.device, machine.dtype, machine.attn
+            pipelines=pipelines,
+            suite=suite,
+            questions=questions,
+            seed=seed,
+            blind=blind,
+            model=model,
+            device=machine.device,
+            dtype=machine.dtype,
+            attn=machine.attn,
+            methods=grid,
+            masses=masses(mass, as_json),
+            against=tuple(against or ["plain"]),
         )
         benchmark = find_benchmark("world")
         if model is None:
@@ -119,12 +146,15 @@ def _journal(out: Path, request: BenchmarkRequest) -> Results:
     """
     from tokenprune.bench.results import Results, versions
 
+    grid = request.methods
     inputs = {
         "pipelines": {name: dict(pipeline.to_dict()) for name, pipeline in request.pipelines.items()},
         "suite": request.suite,
         "questions": request.questions,
         "seed": request.seed,
         "blind": request.blind,
+        "methods": None if grid is None else grid.to_dict(),
+        "masses": list(request.masses),
         "model": "shipped" if request.model is None else request.model,
         **versions(),
     }
@@ -149,7 +179,8 @@ def find_benchmark(name: str) -> Benchmark:
 def _check_usage(chosen: list[str], named: bool, out: Path | None, plot: Path | None, as_json: bool) -> None:
     """Whatever would fail only after everything has been measured is refused first."""
     if len(chosen) + named > 1:
-        raise UsageError("choose one of --table, --sweep, --ablation, and --preset with --pipeline", as_json)
+        named_ones = "--preset with --pipeline and --methods"
+        raise UsageError(f"choose one of --table, --sweep, --ablation, and {named_ones}", as_json)
     if plot is not None and "ablation" in chosen:
         raise UsageError("--plot draws accuracy over budget, but --ablation compares at equal budgets", as_json)
     check_outputs(out, plot, as_json)
