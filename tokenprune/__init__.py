@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tokenprune.distribution import installed_version
 
 if TYPE_CHECKING:
+    from tokenprune.about import About as About
     from tokenprune.adapter import Accepted as Accepted
     from tokenprune.adapter import AttentionReader as AttentionReader
     from tokenprune.adapter import Declined as Declined
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from tokenprune.adapter import VisualSpan as VisualSpan
     from tokenprune.attention_view import AttentionView as AttentionView
     from tokenprune.budget import Budget as Budget
+    from tokenprune.catalogue import Method as Method
+    from tokenprune.catalogue import methods as methods
     from tokenprune.errors import AlreadyAttachedError as AlreadyAttachedError
     from tokenprune.errors import AmbiguousAdapterError as AmbiguousAdapterError
     from tokenprune.errors import BudgetError as BudgetError
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from tokenprune.hf.cache import PrunableDynamicCache as PrunableDynamicCache
     from tokenprune.hf.cache import PruneVidDynamicCache as PruneVidDynamicCache
     from tokenprune.hf.layer import PrunableLayer as PrunableLayer
+    from tokenprune.hf.vlm_pruner import VLMPruner as VLMPruner
     from tokenprune.hookspecs import hookimpl as hookimpl
     from tokenprune.named import preset as preset
     from tokenprune.named import presets as presets
@@ -54,19 +58,31 @@ if TYPE_CHECKING:
     from tokenprune.operators.average_pool import AveragePool as AveragePool
     from tokenprune.operators.cdpruner import CDPruner as CDPruner
     from tokenprune.operators.cover import Cover as Cover
+    from tokenprune.operators.dart import DART as DART
     from tokenprune.operators.divprune import DivPrune as DivPrune
     from tokenprune.operators.dtd import DTD as DTD
     from tokenprune.operators.dycoke import DyCoke as DyCoke
     from tokenprune.operators.evs import EVS as EVS
+    from tokenprune.operators.fastv import FastV as FastV
+    from tokenprune.operators.fastvid import FastVID as FastVID
+    from tokenprune.operators.flashvid import FlashVID as FlashVID
     from tokenprune.operators.floc import FLoC as FLoC
     from tokenprune.operators.gleanvid import GleanVID as GleanVID
+    from tokenprune.operators.holitom import HoliTom as HoliTom
+    from tokenprune.operators.infinipot import InfiniPotV as InfiniPotV
+    from tokenprune.operators.knorm import KNorm as KNorm
+    from tokenprune.operators.pyramiddrop import PyramidDrop as PyramidDrop
     from tokenprune.operators.random import RandomSelect as RandomSelect
+    from tokenprune.operators.snapkv import SnapKV as SnapKV
+    from tokenprune.operators.sparsevlm import SparseVLM as SparseVLM
     from tokenprune.operators.st_merge import STMerge as STMerge
     from tokenprune.operators.tome import ToMe as ToMe
+    from tokenprune.operators.tova import TOVA as TOVA
     from tokenprune.operators.ttf import TTF as TTF
     from tokenprune.operators.uniform import UniformSelect as UniformSelect
     from tokenprune.operators.uniform_prune import RandomPrune as RandomPrune
     from tokenprune.operators.uniform_prune import UniformPrune as UniformPrune
+    from tokenprune.operators.v2drop import V2Drop as V2Drop
     from tokenprune.operators.vcast import VCast as VCast
     from tokenprune.operators.vidcom2 import VidCom2 as VidCom2
     from tokenprune.operators.visionzip import VisionZip as VisionZip
@@ -87,8 +103,10 @@ __version__ = installed_version()
 
 # Where each public name lives; a test holds it equal to the imports above.
 _PUBLIC = {
+    "about": "About",
     "adapter": "Accepted AttentionReader Declined DecoderPort ModelAdapter ModelPort Prompt VisualSpan",
     "budget": "Budget",
+    "catalogue": "Method methods",
     "errors": (
         "AlreadyAttachedError AmbiguousAdapterError BudgetError InvalidValueError MissingHookError ModelLoadError "
         "NoAdapterError PipelineFileError PlanError ResultFileError TokenPruneError TokenPruneWarning "
@@ -96,21 +114,34 @@ _PUBLIC = {
     ),
     "hf.cache": "PrunableDynamicCache PruneVidDynamicCache",
     "hf.layer": "PrunableLayer",
+    "hf.vlm_pruner": "VLMPruner",
     "hookspecs": "hookimpl",
     "named": "preset presets",
     "operators.attn_prune": "AttnPrune",
     "operators.cover": "Cover",
     "operators.average_pool": "AveragePool",
+    "operators.dart": "DART",
     "operators.divprune": "DivPrune",
     "operators.dycoke": "DyCoke",
     "operators.evs": "EVS",
+    "operators.pyramiddrop": "PyramidDrop",
+    "operators.sparsevlm": "SparseVLM",
+    "operators.v2drop": "V2Drop",
     "operators.vidcom2": "VidCom2",
     "operators.visionzip": "VisionZip",
     "operators.cdpruner": "CDPruner",
     "operators.dtd": "DTD",
+    "operators.fastv": "FastV",
+    "operators.fastvid": "FastVID",
+    "operators.flashvid": "FlashVID",
     "operators.floc": "FLoC",
     "operators.gleanvid": "GleanVID",
+    "operators.holitom": "HoliTom",
+    "operators.infinipot": "InfiniPotV",
+    "operators.knorm": "KNorm",
     "operators.random": "RandomSelect",
+    "operators.snapkv": "SnapKV",
+    "operators.tova": "TOVA",
     "operators.st_merge": "STMerge",
     "operators.tome": "ToMe",
     "operators.ttf": "TTF",

@@ -17,9 +17,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Accepted:
-    """The adapter can serve this model. ``depth`` is its number of decoder layers."""
+    """The adapter can serve this model.
+
+    Args:
+        depth: its number of decoder layers.
+        yields: step back where another adapter accepts the model, too: that of a table does, for one of its own.
+    """
 
     depth: int
+    yields: bool = False
 
 
 @dataclass(frozen=True)

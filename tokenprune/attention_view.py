@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an operator may read of attention: one layer's queries of the text rows and keys, for one prompt row."""
+"""What an operator may read of attention: a layer's queries of the text rows and its keys, and its neighbours'."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ Which = Literal["last", "text"] | int | Tensor
 
 @dataclass(frozen=True, eq=False)
 class AttentionView:
-    """Queries of the text rows and keys of one decoder layer, for one row of the batch.
+    """What one decoder layer, and those before and after it, know of one row of the batch; each read when asked for.
+
+    Every ``layer`` below is -1, 0 or 1, counted from the operator's own: 0 is the layer that has just run; 1 is the
+    next one, on the tokens as they are now, none of them cut. An operator that says what it ``reads``
+    (:data:`tokenprune.signals.READS`) is refused, when attached, where that is not to be had.
 
     Args:
         read_queries: ``rotated -> (heads, R, head_dim)``, the text rows' queries with or without RoPE.
@@ -34,6 +38,8 @@ class AttentionView:
         scaling: factor of the query-key product, usually ``head_dim ** -0.5``.
         mass: ``(L,)`` fp32, how many tokens each key stands for in the layer's own softmax; None: one each.
         read_values: ``() -> (kv_heads, L, head_dim)``, where values can be read.
+        read_hidden: places on the key axis ``(n,)`` -> hidden states ``(n, D)`` that the layer puts out.
+        neighbour: -1 or 1 -> the same of the layer before or after.
     """
 
     read_queries: Callable[[bool], Tensor]
@@ -44,24 +50,85 @@ class AttentionView:
     scaling: float
     mass: Tensor | None = None
     read_values: Callable[[], Tensor] | None = None
+    read_hidden: Callable[[Tensor], Tensor] | None = None
+    neighbour: Callable[[int], AttentionView] | None = None
 
-    def values(self) -> Tensor:
-        """``(kv_heads, L, head_dim)`` values of all keys; only on the finished cache.
+    @classmethod
+    def of(cls, queries: Tensor, keys: Tensor, visual_columns: Tensor, values: Tensor | None = None) -> AttentionView:
+        """What is written out here, for trying an operator by hand: nothing is padding, and RoPE is left out.
+
+        >>> view = AttentionView.of(torch.ones(2, 1, 4), torch.ones(1, 3, 4), torch.tensor([0, 1]))
+        >>> view.rows("last").shape
+        torch.Size([2, 1, 2])
+
+        Args:
+            queries: ``(heads, R, head_dim)`` of the text rows, which stand last.
+            keys: ``(kv_heads, L, head_dim)``.
+            visual_columns: ``(N,)`` int64.
+            values: ``(kv_heads, L, head_dim)``, where an operator after the prefill reads them.
+        """
+        length = keys.shape[1]
+        return cls(
+            lambda rotated: queries,
+            lambda rotated: keys,
+            torch.arange(length - queries.shape[1], length, device=keys.device),
+            visual_columns,
+            torch.ones(length, dtype=torch.bool, device=keys.device),
+            keys.shape[2] ** -0.5,
+            read_values=None if values is None else lambda: values,
+        )
+
+    def at(self, layer: int) -> AttentionView:
+        """The view of the layer before (-1) or after (1) this one; 0 is this one.
 
         Raises:
-            InvalidValueError: inside the LLM, where they are not captured.
+            InvalidValueError: ``layer`` is not -1, 0 or 1.
+            UnsupportedModeError: there is no such layer, or it cannot be read.
         """
-        if self.read_values is None:
-            raise InvalidValueError("values can be read on the finished cache only, by an operator after the prefill")
-        return self.read_values()
+        if isinstance(layer, bool) or layer not in (-1, 0, 1):
+            raise InvalidValueError(f"layer must be -1, 0 or 1, counted from the operator's own, got {shown(layer)}")
+        if layer == 0:
+            return self
+        if self.neighbour is None:
+            raise UnsupportedModeError(f"here the operator's own layer only can be read, not {layer:+d} from it")
+        return self.neighbour(layer)
 
-    def queries(self, rotated: bool = True) -> Tensor:
+    def queries(self, rotated: bool = True, layer: int = 0) -> Tensor:
         """``(heads, R, head_dim)`` queries of the text rows, rotated as the layer does, or before RoPE."""
-        return self.read_queries(rotated)
+        return self.at(layer).read_queries(rotated)
 
-    def keys(self, rotated: bool = True) -> Tensor:
+    def keys(self, rotated: bool = True, layer: int = 0) -> Tensor:
         """``(kv_heads, L, head_dim)`` keys, rotated as the layer does, or before RoPE."""
-        return self.read_keys(rotated)
+        return self.at(layer).read_keys(rotated)
+
+    def values(self, layer: int = 0) -> Tensor:
+        """``(kv_heads, L, head_dim)`` values of all keys.
+
+        Raises:
+            UnsupportedModeError: there is no such layer, or its values cannot be read: inside the LLM they are taken
+                from the cache.
+        """
+        read = self.at(layer).read_values
+        if read is None:
+            raise UnsupportedModeError("values are read from the cache, which here has none of that layer")
+        return read()
+
+    def hidden(self, layer: int = 0) -> Tensor:
+        """``(N, D)`` hidden states of the visual columns that a layer puts out; -1: what the operator's own was given.
+
+        Raises:
+            UnsupportedModeError: there is no such layer, or it has not run yet.
+        """
+        return self._hidden(self.at(layer).read_hidden, self.visual_columns)
+
+    def text_hidden(self, layer: int = 0) -> Tensor:
+        """``(R, D)`` the same of the text rows."""
+        return self._hidden(self.at(layer).read_hidden, self.text_rows)
+
+    def _hidden(self, read: Callable[[Tensor], Tensor] | None, places: Tensor) -> Tensor:
+        if read is None:
+            raise UnsupportedModeError("that layer's hidden states cannot be read: it has not run")
+        return read(places)
 
     def rows(self, which: Which, layer: int = 0) -> Tensor:
         """``(heads, R, N)`` fp32: probabilities with which text rows attend to the visual columns.
@@ -74,18 +141,14 @@ class AttentionView:
         Args:
             which: ``"last"`` text row, every row of the ``"text"``, the last so many (all, where there are fewer), or
                 ``(R,)`` int64 indices among the text rows.
-            layer: 0, the operator's own layer.
+            layer: 0, the operator's own layer; -1 or 1: the one before or after it.
 
         Raises:
             InvalidValueError: ``which`` names no rows, there is no text row, or ``layer`` is not -1, 0 or 1.
-            UnsupportedModeError: the layer is not the operator's own.
+            UnsupportedModeError: there is no such layer, or it cannot be read.
         """
-        if isinstance(layer, bool) or layer not in (-1, 0, 1):
-            raise InvalidValueError(f"layer must be -1, 0 or 1, counted from the operator's own, got {shown(layer)}")
         if layer != 0:
-            raise UnsupportedModeError(
-                f"attention can be read of the operator's own layer only, not {layer:+d} from it"
-            )
+            return self.at(layer).rows(which)
         rows = chosen_rows(which, len(self.text_rows)).to(self.text_rows.device)
         queries, keys = self.queries(), self.keys()
         with torch.no_grad(), torch.autocast(queries.device.type, enabled=False):

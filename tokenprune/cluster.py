@@ -183,6 +183,9 @@ class _DistanceTable:
     def _squared(self, rows: slice) -> Tensor:
         both = self._norms[:, rows, None] + self._norms[:, None, :]
         products = torch.bmm(self._points[:, rows], self._points.transpose(1, 2)).to(self._dtype)
+        if self._step == self.length:
+            # Two points that are nearest to each other are equally dense: rounding must not tell them apart.
+            products = torch.minimum(products, products.transpose(1, 2))
         squared = products.mul_(-2).add_(both)
         squared.masked_fill_(squared <= both.mul_(RESOLUTION), 0)
         return squared if self.padding is None else squared.masked_fill_(self.padding[:, None, :], math.inf)

@@ -16,15 +16,18 @@ class StepHistory:
 
     Args:
         operator: name of its class.
-        layer: the decoder layer after which it acted; None before the LLM.
+        layer: the decoder layer after which it acted; None elsewhere.
         plan: over the tokens that the steps before had left.
-        scores: ``(N,)`` of those tokens, higher stays; None where the operator does not score.
+        scores: ``(N,)`` of those tokens, higher stays; None where the operator does not score. After the prefill: in
+            which share of the layers and heads each is kept.
+        site: where it acted, one of :data:`tokenprune.operator.SITES`.
     """
 
     operator: str
     layer: int | None
     plan: TokenPlan
     scores: Tensor | None
+    site: str = "before_llm"
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,6 +35,7 @@ class PluginInfo:
         hooks: names of the hooks it implements, sorted.
         status: ``"ok"``, ``"not installed"`` (its requirements are missing) or ``"failed"``.
         reason: one line: what to install, or what is broken; empty when ok.
+        models: where an adapter of it tells: each family of models it knows, and what stands in the way, or ``""``.
     """
 
     name: str
@@ -43,6 +44,7 @@ class PluginInfo:
     hooks: tuple[str, ...] = ()
     status: Status = "ok"
     reason: str = ""
+    models: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -47,3 +47,8 @@ def check_adapters(offered: object) -> tuple[ModelAdapter, ...]:
         if missing:
             raise InvalidValueError(f"the model adapter {type(adapter).__name__} has no {', '.join(missing)}")
     return tuple(offered or ())
+
+
+def known_models(adapters: Sequence[ModelAdapter]) -> tuple[tuple[str, str], ...]:
+    """What adapters of several families tell of each: its name, and what stands in the way or ``""``."""
+    return tuple((str(name), str(reason)) for each in adapters for name, reason in getattr(each, "models", ()))

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from torch import Tensor
@@ -14,7 +14,7 @@ from tokenprune.errors import InvalidValueError, PlanError
 from tokenprune.layers import check_layer, resolve_layer
 from tokenprune.messages import shown
 from tokenprune.plan import TokenPlan
-from tokenprune.signals import check_needs
+from tokenprune.signals import ATTENTION, ATTENTION_BEFORE, ATTENTION_NEXT, FEATURES, check_needs, check_reads
 from tokenprune.tokens import VisualTokens
 
 BEFORE_LLM, AFTER_LAYER, AFTER_PREFILL = "before_llm", "after_layer", "after_prefill"
@@ -36,6 +36,8 @@ class Operator(Protocol):
     * ``layer``: at ``"after_layer"``: layers 0..layer see every token, later ones the kept.
     * ``modalities``: which visual tokens it is shown (default ``("video",)``).
     * ``needs``: names of the signals it reads (default none); see :data:`tokenprune.signals.RULES`.
+    * ``reads``: of a layer, which of :data:`tokenprune.signals.READS`; nothing else is captured, ``features`` have no
+      components where they are not among them. Left out: all that there is.
     * ``budget``: ``budget(total)`` is the exact number it will leave, None where the content decides (the default).
     * ``needs_full_grid``: True where it must be the first, because it reads frames and positions from the whole grid.
     * ``mass``: ``"sizes"`` where it is meant to be used with attention mass.
@@ -96,7 +98,11 @@ class TokenSelector(Protocol):
 
 @runtime_checkable
 class Schedule(Protocol):
-    """Several operators that are one entry of a pipeline; ratios are of the tokens that entered its first stage."""
+    """Several operators that are one entry of a pipeline; ratios are of the tokens that entered its first stage.
+
+    A stage that has ``keep_ratio`` and ``keep`` is asked with the exact number that its ratio of them means; one that
+    has ``of_entered(count)`` is replaced by what that returns.
+    """
 
     def operators(self, depth: int) -> Sequence[Operator]:
         """Its operators in a decoder of ``depth`` layers, in the order in which they act."""
@@ -131,6 +137,8 @@ class Stage:
         layer: index of the decoder layer after which it acts; None elsewhere.
         modalities: which visual tokens it is shown.
         needs: the signals it reads.
+        reads: what it reads of a layer; None: it does not say.
+        schedule: place in the pipeline of the schedule that it belongs to; None: it stands alone.
     """
 
     operator: Operator
@@ -138,13 +146,15 @@ class Stage:
     layer: int | None
     modalities: tuple[str, ...]
     needs: tuple[str, ...]
+    reads: tuple[str, ...] | None = None
+    schedule: int | None = None
 
     @classmethod
-    def of(cls, operator: Operator, depth: int) -> Stage:
+    def of(cls, operator: Operator, depth: int, schedule: int | None = None) -> Stage:
         """The operator in a decoder of ``depth`` layers; raises :class:`InvalidValueError` if its layer is beyond."""
         site = site_of(operator)
         layer = resolve_layer(layer_of(operator), depth) if site == AFTER_LAYER else None
-        return cls(operator, site, layer, modalities_of(operator), needs_of(operator))
+        return cls(operator, site, layer, modalities_of(operator), needs_of(operator), reads_of(operator), schedule)
 
     @property
     def name(self) -> str:
@@ -156,6 +166,31 @@ class Stage:
         """Whether keys before RoPE are read, which a cache does not hold."""
         parts = (self.operator, getattr(self.operator, "scorer", None))
         return any(getattr(part, "needs_unrotated_keys", False) for part in parts)
+
+    def may_read(self, what: str) -> bool:
+        """Whether it may read this of a layer (:data:`tokenprune.signals.READS`)."""
+        if what != FEATURES and ATTENTION not in self.needs:
+            return False
+        return self.reads is None or what in self.reads
+
+    @property
+    def reads_text_rows(self) -> bool:
+        """Whether it cannot do without text after the visual tokens."""
+        rows = (ATTENTION, ATTENTION_BEFORE, ATTENTION_NEXT)
+        return "text" in self.needs or any(self.may_read(what) for what in rows)
+
+    def of_entered(self, entered: int) -> Stage:
+        """The stage of a schedule with the exact number that its ratio means: of what entered the schedule."""
+        operator: Any = self.operator
+        if self.schedule is None or not entered:
+            return self
+        if hasattr(operator, "of_entered"):
+            return replace(self, operator=operator.of_entered(entered))
+        if getattr(operator, "keep_ratio", None) is None:
+            return self
+        if "keep" not in getattr(operator, "__dataclass_fields__", ()):
+            return self
+        return replace(self, operator=replace(operator, keep_ratio=None, keep=self.leaves(entered)))
 
     def leaves(self, total: int) -> int | None:
         """How many of ``total`` tokens it will leave, as far as that is known before it is asked."""
@@ -212,6 +247,11 @@ def layer_of(operator: object) -> int | float:
 def needs_of(operator: object) -> tuple[str, ...]:
     """The signals that an operator reads."""
     return check_needs(type(operator).__name__, getattr(operator, "needs", ()))
+
+
+def reads_of(operator: object) -> tuple[str, ...] | None:
+    """What an operator says that it reads of a layer; None: it does not say."""
+    return check_reads(type(operator).__name__, getattr(operator, "reads", None))
 
 
 def modalities_of(operator: object) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from tokenprune.operator import (
     layer_of,
     modalities_of,
     needs_of,
+    reads_of,
     site_of,
 )
 from tokenprune.operator_json import build, describe
@@ -110,11 +111,13 @@ class Pipeline:
         Raises:
             InvalidValueError: a layer lies beyond the depth, or the operators are out of order.
         """
-        operators: list[Operator] = []
-        for operator in self.operators:
-            operators += operator.operators(depth) if isinstance(operator, Schedule) else [operator]
-        _check_order(operators)
-        stages = [Stage.of(operator, depth) for operator in operators]
+        stages: list[Stage] = []
+        for place, entry in enumerate(self.operators):
+            if isinstance(entry, Schedule):
+                stages += [Stage.of(operator, depth, place) for operator in entry.operators(depth)]
+            else:
+                stages.append(Stage.of(entry, depth))
+        _check_order([stage.operator for stage in stages])
         _check_layers([stage.layer for stage in stages if stage.layer is not None])
         return stages
 
@@ -205,6 +208,7 @@ def _check_operator(place: int, operator: object) -> None:
             f"operators(depth), got {type(operator).__name__}"
         )
     needs_of(operator)
+    reads_of(operator)
     modalities_of(operator)
     if site_of(operator) == AFTER_LAYER:
         layer_of(operator)

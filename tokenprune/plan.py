@@ -97,6 +97,19 @@ class TokenPlan:
         return cls(anchors=anchors, assign=assign, merges=False)
 
     @classmethod
+    def merging(cls, home: Tensor, kept: int) -> TokenPlan:
+        """The plan that merges each token into the token ``home`` ``(N,)``; an anchor's is itself, -1 drops it.
+
+        Args:
+            home: ``(N,)`` int64.
+            kept: how many anchors there are, for counting them would wait for the device.
+        """
+        is_anchor = home == torch.arange(len(home), device=home.device)
+        place = is_anchor.cumsum(0) - 1
+        assign = torch.where(home >= 0, place[home.clamp(min=0)], -1)
+        return cls(places_where(is_anchor, kept), assign)
+
+    @classmethod
     def concatenate(cls, plans: Sequence[TokenPlan]) -> TokenPlan:
         """Plans over tokens that follow each other, as one plan over all of them; no two share a block."""
         if len(plans) == 1:

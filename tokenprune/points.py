@@ -64,6 +64,11 @@ class Points:
         if not bool(is_finite):
             raise InvalidValueError("visual token features must be finite, but they hold NaN or infinity")
 
+    @property
+    def unit(self) -> Tensor:
+        """``(1,)`` fp64, the squared distance of two read tokens that lie ``sqrt(D)`` apart as features."""
+        return self.factor.double().square() * self.dim
+
     def read(self, rows: slice | Tensor) -> Tensor:
         """``(n, D)`` fp32, contiguous and free to be written to."""
         return (self._features[rows] * self.factor).float().contiguous()

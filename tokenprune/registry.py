@@ -17,7 +17,7 @@ from tokenprune.distribution import DISTRIBUTION, installed_version
 from tokenprune.errors import AmbiguousAdapterError, NoAdapterError, PipelineFileError, TokenPruneWarning
 from tokenprune.loading import BENCH_GROUP, GROUP, ONLY_THESE, Plugin, PluginGroup, PluginInfo, describe
 from tokenprune.messages import meant, shown
-from tokenprune.offered import check_adapters, check_operators
+from tokenprune.offered import check_adapters, check_operators, known_models
 
 BUILTIN = "builtin"
 REGISTERED: dict[str, type] = {}
@@ -49,7 +49,8 @@ class PluginRegistry:
             adapters = check_adapters(plugin.call("tokenprune_model_adapters"))
             operators = check_operators(plugin.call("tokenprune_operators"), taken)
             taken.update(dict.fromkeys(operators, plugin.info.name))
-            return replace(plugin, operators=operators, adapters=adapters)
+            info = replace(plugin.info, models=known_models(adapters))
+            return replace(plugin, info=info, operators=operators, adapters=adapters)
 
         group = PluginGroup(hookspecs, hookspecs.FORMER)
         info = PluginInfo(BUILTIN, DISTRIBUTION, installed_version())
@@ -87,12 +88,13 @@ class PluginRegistry:
     def find_adapter(self, model: nn.Module) -> AdaptedModel:
         """The one adapter that accepts ``model``; every adapter is asked, an exception in one counts as a decline.
 
+        An adapter that yields counts only where no other accepts.
+
         Raises:
             NoAdapterError: none accepts it; the message says why each declined.
             AmbiguousAdapterError: several accept it.
         """
-        accepting: list[AdaptedModel] = []
-        names: list[str] = []
+        accepting: list[tuple[Accepted, AdaptedModel, str]] = []
         declining: list[str] = []
         cause: Exception | None = None
         for offered_by, adapter in [(p.info.name, adapter) for p in self.plugins for adapter in p.adapters]:
@@ -104,8 +106,7 @@ class PluginRegistry:
                 answer = Declined(f"its adapter raised {describe(error)}")
             match answer:
                 case Accepted(depth=depth):
-                    accepting.append(AdaptedModel(adapter, model, depth))
-                    names.append(name)
+                    accepting.append((answer, AdaptedModel(adapter, model, depth), name))
                 case Declined(reason=reason):
                     declining.append(f"{name}: {reason}")
                 case _:
@@ -113,13 +114,14 @@ class PluginRegistry:
         if not accepting:
             reasons = [*declining, *self._unusable()] or ["none is installed"]
             raise NoAdapterError(f"no adapter accepts {type(model).__name__}: {'; '.join(reasons)}") from cause
-        if len(accepting) > 1:
+        chosen = [found for found in accepting if not found[0].yields] or accepting
+        if len(chosen) > 1:
             raise AmbiguousAdapterError(
-                f"several adapters accept {type(model).__name__}: {', '.join(names)}; "
+                f"several adapters accept {type(model).__name__}: {', '.join(name for *_, name in chosen)}; "
                 f"set {ONLY_THESE} to the plugin to use"
             )
         self._warn_of_broken()
-        return accepting[0]
+        return chosen[0][1]
 
     def _unusable(self) -> list[str]:
         unusable = [plugin.info for plugin in self.plugins if plugin.info.status != "ok"]

@@ -8,23 +8,31 @@ from typing import Any
 
 from torch import Tensor
 
+from tokenprune.carried import GATHER, MERGE, SUM, follow
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
 from tokenprune.plan import TokenPlan
 
-SUM, MERGE, STAYS, NEVER = "sum", "merge", "stays", "never"
+STAYS, NEVER = "stays", "never"
 
 RULES: Mapping[str, str] = {
     "encoder_column": SUM,  # (N,) column mean of the vision encoder's last full attention
     "encoder_pooled": SUM,  # (N,) its pooled-query form
     "encoder_keys": MERGE,  # (N, d) its keys, head mean
     "relevance": MERGE,  # (N,) higher is more relevant; given by a caller
+    "embeddings": GATHER,  # (N, D) fp32 features that entered the LLM; inside it only
     "text": STAYS,  # (R, D) embeddings of the text after the video
     "attention": NEVER,  # an AttentionView of one layer, which another plan's tokens no longer fit
 }
-"""Every signal there is -> how it is carried: summed, mixed as the features are, unchanged, or not at all."""
+"""Every signal there is -> how it is carried: summed, mixed as the features are, picked, unchanged, or not at all."""
 
 OF_THE_ENCODER = ("encoder_column", "encoder_pooled", "encoder_keys")
+
+FEATURES, ATTENTION, VALUES = "features", "attention", "values"
+ATTENTION_BEFORE, ATTENTION_NEXT, HIDDEN_BEFORE = "attention-1", "attention+1", "hidden-1"
+READS = (FEATURES, ATTENTION, VALUES, ATTENTION_BEFORE, ATTENTION_NEXT, HIDDEN_BEFORE)
+"""What an operator inside the LLM may say that it reads: its tokens' features, queries and keys of its own layer, that
+layer's values, queries and keys of the layer before or after it, and the hidden states before its own layer."""
 
 
 def check_needs(name: str, needs: object) -> tuple[str, ...]:
@@ -38,13 +46,24 @@ def check_needs(name: str, needs: object) -> tuple[str, ...]:
     return needs
 
 
+def check_reads(name: str, reads: object) -> tuple[str, ...] | None:
+    """``reads`` as a tuple of :data:`READS`; None, where an operator does not say, stands for all of them.
+
+    Raises:
+        InvalidValueError: no tuple, or a name that is not among them.
+    """
+    if reads is not None and (not isinstance(reads, tuple) or any(read not in READS for read in reads)):
+        raise InvalidValueError(f"{name}.reads must be a tuple of {', '.join(READS)}, got {shown(reads)}")
+    return reads
+
+
 def check_signals(signals: Mapping[str, Any], count: int) -> None:
     """Raise :class:`InvalidValueError` for an unknown signal, or one that does not have ``count`` rows."""
     for name, value in signals.items():
         if name not in RULES:
             raise InvalidValueError(f"{shown(name)} is no signal; there are {', '.join(RULES)}")
-        if RULES[name] in (SUM, MERGE):
-            wanted = 2 if name == "encoder_keys" else 1
+        if RULES[name] in (GATHER, MERGE, SUM):
+            wanted = 2 if name in ("encoder_keys", "embeddings") else 1
             if not isinstance(value, Tensor) or value.ndim != wanted or len(value) != count:
                 found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise InvalidValueError(f"signal {name} must have {wanted} dimension(s) and {count} rows, got {found}")
@@ -53,7 +72,7 @@ def check_signals(signals: Mapping[str, Any], count: int) -> None:
 def carry_signals(signals: Mapping[str, Any], plan: TokenPlan) -> dict[str, Any]:
     """The signals of the tokens that ``plan`` leaves, each by its rule."""
     return {
-        name: {SUM: plan.sum, MERGE: plan.mix, STAYS: lambda value: value}[RULES[name]](value)
+        name: value if RULES[name] == STAYS else follow(value, plan, RULES[name])
         for name, value in signals.items()
         if RULES[name] != NEVER
     }

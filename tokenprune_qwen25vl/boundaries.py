@@ -3,19 +3,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from tokenprune.adapter import Prompt, VisualSpan
-from tokenprune.errors import UnsupportedModeError
-from tokenprune.hf import PlaceholderRun, placeholder_runs
+from tokenprune.hf import placeholder_runs
+from tokenprune.hf.families.grids.mrope import mrope_spans
 
 
 def visual_boundaries(prompt: Prompt, placeholders: dict[str, int]) -> list[list[VisualSpan]]:
     """Per row its videos and images: each run of one placeholder id is one item.
-
-    H and W are the spans of the run's h and w positions, T is what is left; raster order is checked position by
-    position, because a run whose positions do not form a grid would be pruned at the wrong places.
 
     Args:
         prompt: ids and positions of one prefill.
@@ -25,27 +19,4 @@ def visual_boundaries(prompt: Prompt, placeholders: dict[str, int]) -> list[list
         UnsupportedModeError: there are visual tokens without M-RoPE positions (``mm_token_type_ids`` missing), or
             positions that form no grid.
     """
-    runs = placeholder_runs(prompt, placeholders)
-    if not any(runs):
-        return [[] for _ in runs]
-    if prompt.position_ids is None or prompt.position_ids.ndim != 3:
-        raise UnsupportedModeError(
-            "the prompt has visual tokens but no M-RoPE positions; pass the processor's mm_token_type_ids and grids"
-        )
-    positions = prompt.position_ids[-3:].cpu().expand(3, len(runs), -1)
-    return [[_span(run, positions[:, run.row, run.start : run.stop]) for run in row] for row in runs]
-
-
-def _span(run: PlaceholderRun, positions: Tensor) -> VisualSpan:
-    count = len(run)
-    time, height, width = (axis - axis.min() for axis in positions)
-    rows, columns = int(height.max()) + 1, int(width.max()) + 1
-    frames, rest = divmod(count, rows * columns)
-    cell = height * columns + width
-    in_raster_order = rest == 0 and bool((cell.view(frames, -1) == cell.new_ones(rows * columns).cumsum(0) - 1).all())
-    if not in_raster_order or not bool((time.view(frames, -1) == time.view(frames, -1)[:, :1]).all()):
-        raise UnsupportedModeError(
-            f"the {count} {run.modality} tokens at column {run.start} of row {run.row} do not stand on a (T, H, W) "
-            "grid of M-RoPE positions; pass the processor's mm_token_type_ids and grids, put text between two videos"
-        )
-    return VisualSpan(run.modality, (frames, rows, columns), torch.arange(run.start, run.stop, device="cpu"))
+    return mrope_spans(prompt, placeholder_runs(prompt, placeholders))

@@ -4,42 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
-from tokenprune import AttnPrune, Pipeline, STMerge, attach
+from tokenprune import AttnPrune, Pipeline, STMerge
 from tokenprune.bench.multiple_choice import ask_for_letter, named_option
 from tokenprune.errors import InvalidValueError
-from tokenprune.hf.frontend.answering import check_new_tokens
-from tokenprune.hf.frontend.features import encode, encoded_before, few_pixels
-from tokenprune.hf.frontend.verbose import logged
-from tokenprune.runtime.report import Report
-from tokenprune.signals import OF_THE_ENCODER
-from tokenprune_qwen25vl.chat import Conversation, model_inputs, reading_fit
+from tokenprune.hf.vlm_pruner import PrunedAnswer, VLMPruner
 from tokenprune_qwen25vl.loading import load
 from tokenprune_qwen25vl.outputs import Comparison, PruneVidOutput
-from tokenprune_qwen25vl.parts import require_parts
-from tokenprune_qwen25vl.runner import answer
 from tokenprune_qwen25vl.sampling import GREEDY, Sampling
-from tokenprune_qwen25vl.video import VideoClip, load_clip
 
 if TYPE_CHECKING:
+    import torch
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
-
-
-@dataclass(frozen=True)
-class _Look:
-    """What of a video is shown: the key under which its features are kept."""
-
-    path: str
-    changed_ns: int
-    frames: int | None
-    fps: float | None
-    max_pixels: int | None
 
 
 class Qwen25VLPruneVid:
@@ -89,10 +67,8 @@ class Qwen25VLPruneVid:
             raise InvalidValueError("give model_path, or both model and processor")
         if model is None or processor is None:
             model, processor = load(model_path, device, dtype, attn_implementation)
+        self._pruner = VLMPruner(pipeline=self.pipeline, verbose=verbose, model=model, processor=processor)
         self.model, self.processor = model, processor
-        needs = {name for stage in self.pipeline.stages(len(require_parts(model).text.layers)) for name in stage.needs}
-        self._encoder_needs = tuple(name for name in OF_THE_ENCODER if name in needs)
-        self._seen: tuple[_Look, VideoClip, Tensor] | None = None
 
     def generate(
         self,
@@ -148,23 +124,17 @@ class Qwen25VLPruneVid:
             VideoError: the file cannot be read.
             InvalidValueError: an argument is not allowed.
         """
-        if isinstance(questions, str) or not questions:
-            raise InvalidValueError("questions must be a list of at least one question")
-        check_new_tokens(max_new_tokens)
-        clip, features = self._look(video_path, frames, fps, max_pixels)
-        conversations = [Conversation(question, (clip,), system) for question in questions]
-        inputs = model_inputs(self.processor, conversations, max_pixels)
-        tower = require_parts(self.model).tower
-        inputs["pixel_values_videos"] = few_pixels(tower, inputs["pixel_values_videos"])
-        moved: dict[str, Any] = {name: value.to(self.model.device) for name, value in inputs.items()}
-        runnable: Any = self.model  # the library types generate by what it can be bound to
-        with (
-            logged(self.verbose),
-            attach(self.model, self.pipeline) as session,
-            encoded_before(tower, features.repeat(len(questions), 1)),
-        ):
-            output = runnable.generate(**moved, max_new_tokens=max_new_tokens, **sampling.options())
-        return self._outputs(output[:, moved["input_ids"].shape[1] :], session.report)
+        answers = self._pruner.generate_many(
+            video_path,
+            questions,
+            max_new_tokens,
+            frames=frames,
+            fps=fps,
+            max_pixels=max_pixels,
+            system=system,
+            sampling=sampling,
+        )
+        return [_counted(answer) for answer in answers]
 
     def process_egoschema_sample(
         self,
@@ -217,36 +187,18 @@ class Qwen25VLPruneVid:
         system: str | None = None,
     ) -> Comparison:
         """Answer greedily with everything off, then pruned, both after a warm-up and with the vision tower running."""
-        clip = load_clip(video_path, frames=frames, fps=fps, fit=reading_fit(self.processor, max_pixels))
-        inputs = model_inputs(self.processor, [Conversation(question, (clip,), system)], max_pixels)
-        check_new_tokens(max_new_tokens)
-        answer(self.model, self.processor, inputs, None, 1)
-        with logged(self.verbose):  # of the warm-up, because it takes time
-            answer(self.model, self.processor, inputs, self.pipeline, 1)
-        plain = answer(self.model, self.processor, inputs, None, max_new_tokens)
-        return Comparison(plain, answer(self.model, self.processor, inputs, self.pipeline, max_new_tokens))
+        plain, pruned = self._pruner.compare(
+            video_path, question, max_new_tokens, frames=frames, fps=fps, max_pixels=max_pixels, system=system
+        )
+        return Comparison(plain, pruned)
 
-    def _look(
-        self, path: str | Path, frames: int | None, fps: float | None, max_pixels: int | None
-    ) -> tuple[VideoClip, Tensor]:
-        """The clip and its features, from the last call where it was the same."""
-        place = Path(path)
-        changed = place.stat().st_mtime_ns if place.exists() else 0
-        look = _Look(str(place.absolute()), changed, frames, fps, max_pixels)
-        if self._seen is None or self._seen[0] != look:
-            clip = load_clip(place, frames=frames, fps=fps, fit=reading_fit(self.processor, max_pixels))
-            inputs = model_inputs(self.processor, [Conversation("?", (clip,))], max_pixels)
-            self._seen = (look, clip, encode(require_parts(self.model), inputs, self._encoder_needs))
-        return self._seen[1], self._seen[2]
 
-    def _outputs(self, new: Tensor, report: Report | None) -> list[PruneVidOutput]:
-        texts = [str(text).strip() for text in self.processor.tokenizer.batch_decode(new, skip_special_tokens=True)]
-        if report is None:
-            raise InvalidValueError("the prompt holds no visual tokens")
-        outputs: list[PruneVidOutput] = []
-        for row, text in enumerate(texts):
-            first = report.visual_tokens[row]
-            merged = next((s["visual_after"][row] for s in report.stages if s["site"] == "before_llm"), first)
-            last = next((s["visual_after"][row] for s in report.stages if s["site"] == "after_layer"), merged)
-            outputs.append(PruneVidOutput(text, first, merged, merged, last, report.compression_ratio[row], report))
-        return outputs
+def _counted(answer: PrunedAnswer) -> PruneVidOutput:
+    """The answer with PruneVid's own counts."""
+    report, row = answer.report, answer.row
+    if report is None:
+        raise InvalidValueError("the prompt holds no visual tokens")
+    first = report.visual_tokens[row]
+    merged = next((stage["visual_after"][row] for stage in report.stages if stage["site"] == "before_llm"), first)
+    last = next((stage["visual_after"][row] for stage in report.stages if stage["site"] == "after_layer"), merged)
+    return PruneVidOutput(answer.text, first, merged, merged, last, report.compression_ratio[row], report)

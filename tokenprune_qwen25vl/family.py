@@ -3,13 +3,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from tokenprune.bench.world.words import unknown_words
+from tokenprune.messages import shown
 from tokenprune_qwen25vl.assets import demo_clip
 from tokenprune_qwen25vl.checkpoint import shipped_checkpoint
 
@@ -25,6 +27,11 @@ class Qwen25VL:
     model_type: str = "qwen2_5_vl"
     model_class: str = "Qwen2_5_VLForConditionalGeneration"
     known: tuple[str, ...] = tuple(f"Qwen/Qwen2.5-VL-{size}B-Instruct" for size in (3, 7, 32, 72))
+
+    def declines(self, source: str, config: Mapping[str, Any]) -> str | None:
+        """By the model type."""
+        kind = config.get("model_type")
+        return None if kind == self.model_type else f"takes {self.model_type} models, this one is {shown(kind)}"
 
     def parts(self, model: nn.Module) -> Parts:
         """Found by class inside any wrapper."""

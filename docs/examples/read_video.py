@@ -45,9 +45,10 @@ def read(path: Path, frames: int) -> dict[str, float]:
 
     options = {}
     try:
+        from tokenprune.hf.frontend.pixels import PixelOptions
         from tokenprune.hf.frontend.video import ProcessorFit
 
-        fit = ProcessorFit(Qwen2VLVideoProcessor(), {"cap_pixels_per_frame": True})
+        fit = ProcessorFit(PixelOptions(Qwen2VLVideoProcessor()))
         fit.resize(np.zeros((64, 64, 3), np.uint8), (32, 32))  # imports are not what is measured
         options = {"fit": fit}
     except ImportError:  # before the reader could scale

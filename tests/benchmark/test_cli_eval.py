@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 
 import tokenprune as tp
 from tokenprune.bench.world_benchmark import asking
+from tokenprune.cli._benchmarks import find_benchmark
 from tokenprune.cli.app import app
-from tokenprune.cli.eval import find_benchmark
 
 Run = Callable[..., Any]
 

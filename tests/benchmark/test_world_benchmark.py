@@ -25,7 +25,7 @@ from tokenprune.bench.world_benchmark import run as world
 from tokenprune.bench.world_benchmark.asked import ask_world, normalised
 from tokenprune.bench.world_benchmark.counting import compared_with
 from tokenprune.bench.world_benchmark.entries import Fixed
-from tokenprune.bench.world_benchmark.methods import grid_suite, methods
+from tokenprune.bench.world_benchmark.methods import grid_suite, known_methods
 from tokenprune.errors import InvalidValueError, ModelLoadError
 from tokenprune_qwen25vl.family import QWEN25VL
 
@@ -184,7 +184,7 @@ def test_methods_at_exact_budgets_with_mass_and_without(checkpoint: Path) -> Non
 
 
 def test_every_method_that_has_a_budget_and_needs_nothing_from_outside_is_known() -> None:
-    known = methods()
+    known = known_methods()
     assert {"Cover", "STMerge", "RandomSelect", "UniformSelect", "EVS", "CDPruner", "VisionZip"} <= set(known)
     assert not {"AttnPrune", "AveragePool", "RopeCausalScore", "RandomPrune"} & set(known)
     suite = grid_suite(MethodGrid(budgets=(0.1,)))

@@ -47,7 +47,7 @@ def a_row(name: str, role: Any, prefill: Figure, first: Figure | None = None, **
 
 
 def rows_of(name: str, pipeline: tp.Pipeline) -> list[SpeedRow]:
-    """A pipeline's row, its ideal and its usual way, in an order that the table does not keep."""
+    """A pipeline's row, its lower bound and its eager baseline, in an order that the table does not keep."""
     costs = [
         OperatorCost("STMerge", "before_llm", None, figure(0.003, 0.004, 0.005), [2304, 2304], [600, 700]),
         OperatorCost("AttnPrune", "after_layer", 10, figure(0.001, 0.001, 0.001), [600, 700], [240, 280]),
@@ -63,7 +63,7 @@ def rows_of(name: str, pipeline: tp.Pipeline) -> list[SpeedRow]:
         kv_bytes_by_formula=2**19,
         operators=costs if pipeline.operators else (),
         ratios={
-            "llm_prefill / ideal": figure(1.25, 1.2, 1.3),
+            "llm_prefill / lower bound": figure(1.25, 1.2, 1.3),
             "llm_prefill / plain": figure(0.25, 0.25, 0.26),
             "decode tokens/s / plain": figure(1.12, 1.1, 1.13),
             "peak_memory / plain": figure(0.75),
@@ -74,9 +74,9 @@ def rows_of(name: str, pipeline: tp.Pipeline) -> list[SpeedRow]:
         },
         pipeline=pipeline.to_dict(),
     )
-    ideal = a_row(f"ideal: {name}", "ideal", figure(0.1, 0.1, 0.1), peak_memory_bytes=None, kv_bytes=None)
-    usual = a_row(f"usual: {name}", "usual", figure(0.9, 0.9, 0.9))
-    return [usual, ideal, mine]
+    lower = a_row(f"lower bound: {name}", "lower bound", figure(0.1, 0.1, 0.1), peak_memory_bytes=None, kv_bytes=None)
+    eager = a_row(f"eager baseline: {name}", "eager baseline", figure(0.9, 0.9, 0.9))
+    return [eager, lower, mine]
 
 
 class FakeBench:
@@ -185,8 +185,9 @@ def test_every_option_reaches_the_adapter(run: Run, fake: FakeBench) -> None:
     mine = Path("mine.json")
     tp.Pipeline([tp.UniformSelect(keep=4)]).save(mine)
     options = "--shape tiny --preset aggressive --pipeline mine.json --grid 8x4x6 --text 9 --batch 2 --new-tokens 3"
-    more = "--static 0.25 --rounds 7 --warmup 0 --no-usual --profile traces --device cpu --dtype float32 --attn eager"
-    done = run(*options.split(), *more.split())
+    more = "--static 0.25 --rounds 7 --warmup 0 --no-eager-baseline --profile traces"
+    there = "--device cpu --dtype float32 --attn eager"
+    done = run(*options.split(), *more.split(), *there.split())
     assert done.exit_code == 0, done.output
     assert done.stderr == ""
     pipelines = {"aggressive": tp.preset("aggressive"), "mine.json": tp.Pipeline.load(mine)}
@@ -202,13 +203,19 @@ def test_every_option_reaches_the_adapter(run: Run, fake: FakeBench) -> None:
             static=0.25,
             rounds=7,
             warmup=0,
-            usual=False,
+            eager_baseline=False,
             profile=Path("traces"),
             device="cpu",
             dtype="float32",
             attn="eager",
         )
     ]
+
+
+def test_the_old_name_of_an_option(run: Run, fake: FakeBench) -> None:
+    assert run("--no-usual").exit_code == 0
+    assert not fake.asked[0].eager_baseline
+    assert "--no-usual" not in run("--help").stdout
 
 
 def test_a_file_alone_replaces_the_default_pipelines(run: Run, fake: FakeBench) -> None:
@@ -224,12 +231,12 @@ def test_the_table_of_rows(run: Run) -> None:
     done = run("--preset", "default", "--preset", "baseline", "--shape", "huge")
     assert done.exit_code == 0, done.output
     rows = table_of(done.stdout, "LLM prefill")
-    names = ["plain", "default", "ideal: default", "usual: default", "baseline", "ideal: baseline", "usual: baseline"]
+    names = ["plain", *names_of("default"), *names_of("baseline")]
     assert [row[""] for row in rows] == names
-    plain, mine, ideal, usual = rows[:4]
+    plain, mine, lower, eager = rows[:4]
     assert mine["tokens"] == "1312 to 532"
     assert mine["LLM prefill"] == "125 ms [120, 200]"
-    assert mine["/ ideal"] == "1.25"
+    assert mine["/ lower bound"] == "1.25"
     assert mine["first token"] == "550 ms [500, 600]"
     assert mine["speed-up (ceiling)"] == "1.82 x (2.25 x)"
     assert mine["decode tokens/s"] == "20.0"
@@ -239,8 +246,8 @@ def test_the_table_of_rows(run: Run) -> None:
     assert mine["prefill FLOP"] == "2.0 GFLOP"
     assert plain["KV cache"] == "264 MiB"
     assert plain["prefill FLOP"] == "12.3 TFLOP"
-    assert ideal["KV cache"] == "264 MiB (formula)"
-    assert (ideal["first token"], ideal["peak memory"], usual["speed-up (ceiling)"]) == ("", "", "")
+    assert lower["KV cache"] == "264 MiB (formula)"
+    assert (lower["first token"], lower["peak memory"], eager["speed-up (ceiling)"]) == ("", "", "")
     assert [cell.strip() for cell in line_of(done.stdout, "| default ").split("|")][4:6] == ["1.25", "0.25"]
     assert "…" not in done.stdout
 
@@ -298,7 +305,7 @@ def test_json_and_the_file(run: Run, fake: FakeBench) -> None:
     assert json.loads(Path("bench.json").read_text()) == data
     assert data["model"] == "tiny"
     assert data["command"].startswith("tokenprune")
-    assert (data["format"], data["version"]) == ("tokenprune.speed", 1)
+    assert (data["format"], data["version"]) == ("tokenprune.speed", 2)
     assert set(data) == {
         *("model", "command", "format", "version", "setting", "machine", "vision", "rows", "unreachable")
     }
@@ -333,11 +340,11 @@ def test_the_plot(run: Run, suffix: str, begins: bytes) -> None:
 def test_what_the_bars_are_made_of() -> None:
     from tokenprune.cli._bench_plot import parts_of
 
-    usual, ideal, mine = rows_of("default", tp.preset("default"))
+    eager, lower, mine = rows_of("default", tp.preset("default"))
     parts = list(parts_of(mine, 0.4).values())
     assert parts == pytest.approx([0.4, 0.005, 0.12, 0.025])  # 0.55 s in all
-    assert list(parts_of(ideal, 0.4).values()) == pytest.approx([0.4, 0, 0.1, 0])
-    assert list(parts_of(usual, 0.4).values()) == pytest.approx([0.4, 0, 0.9, 0])
+    assert list(parts_of(lower, 0.4).values()) == pytest.approx([0.4, 0, 0.1, 0])
+    assert list(parts_of(eager, 0.4).values()) == pytest.approx([0.4, 0, 0.9, 0])
 
 
 def test_the_shipped_model_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,18 +354,18 @@ def test_the_shipped_model_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     small = "--grid 4x4x4 --text 32 --rounds 2 --warmup 0 --new-tokens 2 --device cpu --out a.json --plot a.png"
     done = CliRunner().invoke(app, ["bench", *small.split(), "--profile", "traces"])
     assert done.exit_code == 0, done.output
-    names = ["plain", "default", "ideal: default", "usual: default", "baseline"]
+    names = ["plain", "default", "lower bound: default", "eager baseline: default", "baseline"]
     assert [row[""] for row in table_of(done.stdout, "LLM prefill")] == names
     costs = [(row["operator"], row["where"]) for row in table_of(done.stdout, "operator")]
     assert costs == [("STMerge", "before the LLM"), ("AttnPrune", "after layer 2")]
     data = json.loads(Path("a.json").read_text())
-    plain, mine, ideal = data["rows"][:3]
+    plain, mine, lower = data["rows"][:3]
     assert plain["layer_tokens"] == 8 * [[data["setting"]["prompt_tokens"]]]
-    assert ideal["layer_tokens"] == mine["layer_tokens"] != plain["layer_tokens"]
+    assert lower["layer_tokens"] == mine["layer_tokens"] != plain["layer_tokens"]
     assert mine["kv_bytes"] == mine["kv_bytes_by_formula"] < plain["kv_bytes"]
     assert mine["prefill_flops"] < plain["prefill_flops"]
     assert set(mine["speedups"]) == {"time_to_first_token", "answer"}
-    assert "llm_prefill / ideal" in mine["ratios"]
+    assert "llm_prefill / lower bound" in mine["ratios"]
     assert len(plain["figures"]["llm_prefill_seconds"]["runs"]) == 2
     assert data["unreachable"] == {}
     assert Path("a.png").read_bytes().startswith(b"\x89PNG")
@@ -483,6 +490,10 @@ def test_no_adapter_measures() -> None:
     found = plugins_of(broken={"tokenprune_requirements": tokenprune_requirements})
     with pytest.raises(tp.NoAdapterError, match=r"measures huge: broken \(not installed\): install more"):
         find_speed("huge", None, found)
+
+
+def names_of(pipeline: str) -> list[str]:
+    return [pipeline, f"lower bound: {pipeline}", f"eager baseline: {pipeline}"]
 
 
 def line_of(text: str, begins: str) -> str:

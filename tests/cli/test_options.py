@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tokenprune.cli import _common
+from tokenprune.cli import _output
 from tokenprune.cli.app import app
 
 COMMANDS = {
@@ -135,15 +135,15 @@ def test_an_interrupt_outside_of_a_command(monkeypatch: pytest.MonkeyPatch) -> N
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tokenprune.cli.run.guarded", interrupted)
+    monkeypatch.setattr(_output.Output, "guarded", interrupted)
     assert invoke("run", "demo", "What?").exit_code == 130
 
 
 def test_json_on_a_stdout_that_holds_no_such_character(capsys: pytest.CaptureFixture[str]) -> None:
     for value in ("größer", "\udcff"):  # the second: a byte of a file name that is no UTF-8
-        _common.print_json({"name": value})
+        _output.print_json({"name": value})
         assert json.loads(capsys.readouterr().out) == {"name": value}
-    script = "from tokenprune.cli._common import print_json; print_json({'name': 'größer'})"
+    script = "from tokenprune.cli._output import print_json; print_json({'name': 'größer'})"
     for encoding in ("ascii", "utf-8"):
         command = [sys.executable, "-X", "utf8=0", "-c", script]
         run = subprocess.run(command, env={"PYTHONIOENCODING": encoding}, capture_output=True, check=True)

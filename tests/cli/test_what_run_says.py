@@ -18,8 +18,8 @@ pytest.importorskip("av")
 from typer.testing import CliRunner
 
 import tokenprune as tp
+from tokenprune.cli._runner import SHIPPED_NOTE, shipped_note
 from tokenprune.cli.app import app
-from tokenprune.cli.run import SHIPPED_NOTE, shipped_note
 
 QUESTION = "Which way does the red circle move?"
 SAVED = "288 -> 44 visual tokens (6.5x fewer), KV 4.3x smaller"

@@ -295,7 +295,7 @@ class TestJson:
         [
             AttnPrune(keep_ratio=0.4),
             AttnPrune(3, keep=50, scorer=ContentScore("mean"), select="stratified", modalities=("image", "video")),
-            AttnPrune(keep=50, scorer="norm"),
+            AttnPrune(keep=50, scorer="norm", floor=0.5),
             UniformPrune(keep_ratio=0.3, modalities=("image",)),
             RandomPrune(layer=2, keep=9, seed=5),
         ],
@@ -315,6 +315,7 @@ class TestJson:
                 "scorer": {"operator": "RopeCausalScore", "head_reduction": "max"},
                 "select": "global",
                 "modalities": ["video"],
+                "floor": 0.0,
             }
         ]
 
@@ -340,6 +341,7 @@ class TestJson:
             {"modalities": "video"},
             {"modalities": [["video"]]},
             {"layer": 1.0},
+            {"floor": 1.5},
             {"keep_ratio": 0.5},
             {"keep": 5.0},
             {"selection": "global"},

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 
 from tokenprune import plugins
 from tokenprune.bench import offers
-from tokenprune.cli._common import guarded
+from tokenprune.cli import _command
 from tokenprune.cli.app import app
 from tokenprune.distribution import foreign_distribution, installed_version
 from tokenprune.errors import InvalidValueError
@@ -27,6 +28,7 @@ LISTED = (
     PluginInfo("builtin", "tokenprune-vlm", "0.1.0", ("tokenprune_operators",)),
     PluginInfo("bad", "bad-dist", "2", (), "failed", "ImportError: nothing there"),
     PluginInfo("later", "later-dist", "3", ("tokenprune_model_adapters",), "not installed", "pip install gold"),
+    PluginInfo("table", "t", "1", models=(("one", ""), ("two", ""), ("Three", "it slides"))),
     PluginInfo("ghost", status="failed", reason="no such entry point"),
 )
 
@@ -48,6 +50,9 @@ def test_the_list_for_people() -> None:
         "later  not installed  (later-dist 3)",
         "    tokenprune_model_adapters",
         "    pip install gold",
+        "table  ok  (t 1)",
+        "    models: one, two",
+        "    Three: it slides",
         "ghost  failed",
         "    no such entry point",
         "",
@@ -70,8 +75,10 @@ def test_the_list_for_programs() -> None:
         "hooks": ["tokenprune_model_adapters"],
         "status": "not installed",
         "reason": "pip install gold",
+        "models": [],
     }
-    assert [plugin["name"] for plugin in listed] == ["builtin", "bad", "later", "ghost"]
+    assert listed[3]["models"] == [["one", ""], ["two", ""], ["Three", "it slides"]]
+    assert [plugin["name"] for plugin in listed] == ["builtin", "bad", "later", "table", "ghost"]
 
 
 def test_the_version() -> None:
@@ -84,14 +91,24 @@ def test_wrong_usage_is_2(arguments: list[str]) -> None:
     assert CliRunner().invoke(app, arguments).exit_code == 2
 
 
+@dataclass(frozen=True)
+class Nothing:
+    """What a command that finds out nothing returns."""
+
+    def to_dict(self) -> dict[str, str]:
+        return {}
+
+    def render(self) -> None:
+        pass
+
+
 def command(body: Callable[[], None]) -> typer.Typer:
+    def only() -> Nothing:
+        body()
+        return Nothing()
+
     application = typer.Typer(pretty_exceptions_enable=False)
-
-    @application.command()
-    def only(debug: bool = False, as_json: bool = False) -> None:
-        with guarded(debug, as_json):
-            body()
-
+    application.command()(_command.command(only))
     return application
 
 
@@ -120,7 +137,7 @@ def test_an_error_is_one_line(error: BaseException, code: int, line: str) -> Non
 
 
 def test_an_error_for_programs() -> None:
-    result = CliRunner().invoke(command(raising(InvalidValueError("no"))), ["--as-json"])
+    result = CliRunner().invoke(command(raising(InvalidValueError("no"))), ["--json"])
     assert result.exit_code == 1
     assert json.loads(result.stdout) == {"error": {"type": "InvalidValueError", "message": "no"}}
     assert result.stderr.splitlines() == ["tokenprune: no"]

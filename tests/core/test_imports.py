@@ -25,7 +25,7 @@ class Without(PathFinder):
 sys.meta_path = [Without if finder is PathFinder else finder for finder in sys.meta_path]
 """
 EXTRAS = ("transformers", "accelerate", "torchvision", "av", "PIL", "peft", "matplotlib", "jinja2", "typer", "rich")
-HUGGING_FACE = {"PrunableLayer", "PrunableDynamicCache", "PruneVidDynamicCache"}
+HUGGING_FACE = {"PrunableLayer", "PrunableDynamicCache", "PruneVidDynamicCache", "VLMPruner"}
 
 
 def output(code: str, *blocked: str) -> str:

@@ -309,7 +309,7 @@ def test_the_environment_chooses_plugins(
     monkeypatch.delenv("TOKENPRUNE_PLUGINS")
     assert [info.name for info in tp.list_plugins()] == names  # read once
     plugins.reset_plugins()
-    assert [info.name for info in tp.list_plugins()] == ["builtin", *sorted([*PACKAGES, "qwen25vl"])]
+    assert [info.name for info in tp.list_plugins()] == ["builtin", *sorted([*PACKAGES, "families", "qwen25vl"])]
 
 
 SCRIPT = """

@@ -44,6 +44,7 @@ PIPELINES: dict[str, list[Any]] = {
     "st_merge": [tp.STMerge(keep_ratio=1.0)],
     "uniform": [UniformSelect(keep_ratio=1.0)],
     "random": [RandomSelect(keep=18)],
+    "press": [tp.SnapKV(keep=18)],
     "everything": [tp.STMerge(keep=18), UniformSelect(keep_ratio=1.0), keeping(keep_ratio=1.0)],
 }
 ROWS = [[3, Clip(3, 2, 3), 4], [2, image(2, 2), 3, Clip(2, 2, 2), 5]]

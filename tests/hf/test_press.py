@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,19 +16,14 @@ pytest.importorskip("transformers")
 
 from hf.compare import generate
 from hf.names import CACHE, cache_of
-from hf.prompts import Clip, image, prompt, shared_model
+from hf.pressing import ONE, RAGGED, largest, masked, visual
+from hf.prompts import shared_model
 from hf.running import answers, sequences
 
 import tokenprune as tp
 from tokenprune.errors import InvalidValueError, PlanError
 
-ONE = prompt([[5, Clip(3, 2, 3), 6]])
-RAGGED = prompt([[30], [5, Clip(3, 2, 3), 6], [9, Clip(2, 2, 2), 3, image(2, 2), 1, Clip(2, 2, 3), 7]])
 Norms = Callable[[Tensor], Tensor]
-
-
-def largest(scores: Tensor, count: int) -> list[int]:
-    return sorted(scores.argsort(descending=True, stable=True)[:count].tolist())
 
 
 @dataclass(frozen=True)
@@ -73,10 +67,6 @@ class Attended(LongKeys):
         return tp.TokenPlan.keeping(torch.tensor(largest(scores, min(self.keep, len(tokens)))), len(tokens))
 
 
-def visual(given: Any, row: int) -> list[int]:
-    return [p.column + i for p in given.clips[row] if p.clip.modality == "video" for i in range(p.clip.count)]
-
-
 def kept_by(norms: Norms, cache: Any, given: Any, keep: int) -> list[list[list[set[int]]]]:
     """Per layer, row and head the visual columns that stay, from the plain model's keys."""
     layers = []
@@ -88,30 +78,6 @@ def kept_by(norms: Norms, cache: Any, given: Any, keep: int) -> list[list[list[s
             rows.append([{columns[i] for i in largest(head, min(keep, len(columns)))} for head in scores])
         layers.append(rows)
     return layers
-
-
-def masked(model: Any, given: Any, new: Tensor, kept: list[list[list[set[int]]]]) -> Tensor:
-    """Logits of the full-length eager model in which later queries do not see what each layer and head has lost."""
-    whole = given.answered(new)
-    length, start = whole.length, given.length
-    decoder, heads = model.model.language_model, model.config.text_config.num_attention_heads
-    with ExitStack() as stack, torch.no_grad():
-        for layer, rows in zip(decoder.layers, kept):
-            allowed = torch.ones(length, length, dtype=torch.bool).tril() & whole.mask[:, None, None, :].bool()
-            allowed = allowed.expand(-1, heads, -1, -1).clone()
-            for row, found in enumerate(rows):
-                for head in range(heads):
-                    mine = found[head * len(found) // heads]
-                    lost = [column for column in visual(given, row) if column not in mine]
-                    allowed[row, head, start:, lost] = False
-            mask = torch.where(allowed, 0.0, torch.finfo(torch.float32).min)
-
-            def swap(module: Any, args: Any, kwargs: Any, mask: Tensor = mask) -> Any:
-                return args, {**kwargs, "attention_mask": mask}
-
-            handle = layer.self_attn.register_forward_pre_hook(swap, with_kwargs=True)
-            stack.callback(handle.remove)
-        return model(**whole.inputs(), use_cache=False).logits
 
 
 def by_layer(keys: Tensor) -> Tensor:

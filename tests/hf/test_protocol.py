@@ -67,19 +67,34 @@ def test_images_before_the_llm(modalities: tuple[str, ...], left: int) -> None:
 
 @dataclass(frozen=True)
 class Halving:
-    """Half of the tokens are left after each of these layers."""
+    """Half of the tokens are left after each of these layers: a half and a quarter of those that entered."""
 
     layers: tuple[int, ...] = (0, 2)
 
     def operators(self, depth: int) -> Sequence[tp.Operator]:
-        return [tp.AttnPrune(layer=layer, keep_ratio=0.5) for layer in self.layers]
+        return [tp.AttnPrune(layer=layer, keep_ratio=0.5**n) for n, layer in enumerate(self.layers, 1)]
+
+
+def test_a_ratio_of_a_schedule_is_of_what_entered_it() -> None:
+    """Before the LLM of each video, inside it of the row; not of what a stage is shown."""
+
+    @dataclass(frozen=True)
+    class Thirds:
+        def operators(self, depth: int) -> Sequence[tp.Operator]:
+            return [tp.UniformSelect(keep_ratio=0.6), *Halving((0, 1)).operators(depth), tp.RandomPrune(2, 0.1)]
+
+    model, given = shared_model(), prompt([[3, Clip(19, 1, 1), 2], [2, Clip(2, 2, 2), 3, Clip(3, 1, 1), 4]])
+    with tp.attach(model, [tp.UniformSelect(keep=18), Thirds()]) as session:
+        answers(model, given)
+    assert [s["visual_after"] for s in session.report.stages] == [[18, 11], [11, 5 + 2], [9, 6], [5, 3], [2, 2]]
 
 
 def test_a_schedule_is_its_operators_in_turn() -> None:
     model, scheduled = shared_model(), tp.Pipeline([Halving()])
     with tp.attach(model, scheduled) as one:
         mine = answers(model, MIXED)
-    with tp.attach(model, tp.Pipeline(Halving().operators(4))) as other:
+    alone = [tp.AttnPrune(layer=0, keep_ratio=0.5), tp.AttnPrune(layer=2, keep_ratio=0.5)]
+    with tp.attach(model, tp.Pipeline(alone)) as other:
         assert answers(model, MIXED) == mine
     assert [s["visual_after"] for s in one.report.stages] == [s["visual_after"] for s in other.report.stages]
     assert [s["visual_after"] for s in one.report.stages] == [[12], [9]]

@@ -79,6 +79,21 @@ def drifting_clip(grid: tuple[int, int, int], dim: int, seed: int, *, noise: flo
     return _clip(f"drifting-{seed}", grid, features + noise * generator.standard_normal(features.shape))
 
 
+def areas_clip(grid: tuple[int, int, int], dim: int, seed: int, *, noise: float = 0.1) -> Clip:
+    """Areas of one colour each in frames that stand still, a block that moves over them, a cut after half of them."""
+    frames, height, width = grid
+    generator = np.random.default_rng(seed)
+    features = np.zeros((*grid, dim))
+    colours = generator.standard_normal((2, 2, 2, dim))
+    block = 2.0 * generator.standard_normal(dim)
+    for t, h, w in itertools.product(range(frames), range(height), range(width)):
+        scene = int(t >= (frames + 1) // 2)
+        features[t, h, w] = colours[scene, int(h > height // 3), int(w > width // 3 + scene)]
+        if h == height // 2 and w == (2 * t) % width:
+            features[t, h, w] = block
+    return _clip(f"areas-{seed}", grid, features + noise * generator.standard_normal(features.shape))
+
+
 def method_clips() -> list[Clip]:
     """Few and small clips on which slow references of whole methods are run: a bit of everything."""
     frame = random_clip((1, 3, 4), 6, 44).features.reshape(1, 3, 4, 6)

@@ -154,8 +154,8 @@ def test_fastvid_divides_a_segment() -> None:
     assert fastvid.divide(8, everyone, 4, everyone, 0.4, 4).contextual == {4: 2, 0: 1}
     assert fastvid.divide(1, everyone, 4, everyone, 0.4, 4).contextual == {4: 1, 0: 0}
     # One carrying frame of 4 tokens takes 2 contextual ones, what is over is salient; beyond 4 the other frames help.
-    assert fastvid.divide(4, [0, 1, 2], 4, [2], 0.9, 4) == fastvid._Parts({2: 2}, {2: 2})
-    assert fastvid.divide(7, [0, 1, 2], 4, [2], 0.4, 4) == fastvid._Parts({2: 4, 0: 2, 1: 1}, {})
+    assert fastvid.divide(4, [0, 1, 2], 4, [2], 0.9, 4) == fastvid._Parts({2: 2, 0: 0, 1: 0}, {2: 2})
+    assert fastvid.divide(7, [0, 1, 2], 4, [2], 0.4, 4) == fastvid._Parts({2: 2, 0: 2, 1: 1}, {2: 2})
     assert fastvid.divide(0, [0], 4, [0], 0.4, 4) == fastvid._Parts({0: 0}, {0: 0})
 
 

@@ -18,7 +18,16 @@ from tokenprune.bench.speed.figures import Figure
 from tokenprune.bench.speed.operators import measure_operators
 from tokenprune.bench.speed.operators_request import OperatorsRequest
 from tokenprune.bench.speed.operators_result import OperatorsResult
-from tokenprune.bench.speed.operators_subjects import DIRECT, FRAME_PAIRS, MERGE, PLAN, Clip, Subject, subjects_of
+from tokenprune.bench.speed.operators_subjects import (
+    DIRECT,
+    FRAME_PAIRS,
+    MERGE,
+    METHODS,
+    PLAN,
+    Clip,
+    Subject,
+    subjects_of,
+)
 from tokenprune.bench.speed.scoring import AttentionShape, random_view
 from tokenprune.errors import InvalidValueError
 from tokenprune.scorers import SCORERS
@@ -38,7 +47,8 @@ def test_every_subject_on_every_clip(result: OperatorsResult) -> None:
     assert [case.tokens for case in result.cases] == [80, 160]
     for case in result.cases:
         names = [cost.name for cost in case.subjects]
-        assert len(names) == len(set(names)) == 14
+        assert len(names) == len(set(names)) == 13 + len(METHODS)
+        assert {f"{method.__name__}(keep_ratio=0.25): plan" for method in METHODS} < set(names)
         assert {PLAN, MERGE, DIRECT, FRAME_PAIRS, *(f"scorer {name}" for name in SCORERS)} < set(names)
         assert all(len(cost.seconds.values) == 2 and min(cost.seconds.values) > 0 for cost in case.subjects)
     assert result.unreachable == {}
@@ -123,7 +133,7 @@ def test_out_of_memory_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(operators, "subjects_of", subjects)
     result = measure_operators(REQUEST, lambda done, total: steps.append((done, total)))
     assert result.unreachable == {f"8 frames: {DIRECT}": "out of memory: no room"}
-    assert [len(case.subjects) for case in result.cases] == [14, 13]
+    assert [len(case.subjects) for case in result.cases] == [13 + len(METHODS), 12 + len(METHODS)]
     assert [case.same_tokens for case in result.cases] == [True, None]
     assert {total for _, total in steps} == {28 * 4}
     done = [done for done, _ in steps]

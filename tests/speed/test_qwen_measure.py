@@ -57,10 +57,10 @@ def test_who_is_measured(result: SpeedResult) -> None:
     assert [(row.name, row.role) for row in result.rows] == [
         ("plain", "plain"),
         ("both", "pipeline"),
-        ("ideal: both", "ideal"),
-        ("usual: both", "usual"),
+        ("lower bound: both", "lower bound"),
+        ("eager baseline: both", "eager baseline"),
         ("merge", "pipeline"),
-        ("ideal: merge", "ideal"),
+        ("lower bound: merge", "lower bound"),
         ("baseline", "pipeline"),
     ]
     assert result.unreachable == {}
@@ -69,11 +69,11 @@ def test_who_is_measured(result: SpeedResult) -> None:
 def test_figures_of_every_round(result: SpeedResult) -> None:
     answered = {"llm_prefill_seconds", "time_to_first_token_seconds", "answer_seconds", "decode_tokens_per_second"}
     for row in result.rows:
-        assert set(row.figures) == ({"llm_prefill_seconds"} if row.role == "ideal" else answered), row.name
+        assert set(row.figures) == ({"llm_prefill_seconds"} if row.role == "lower bound" else answered), row.name
         assert all(len(figure.values) == 2 and min(figure.values) > 0 for figure in row.figures.values())
     assert len(result.vision["seconds"].values) == 2
     for row in result.rows:
-        if row.role != "ideal":
+        if row.role != "lower bound":
             pairs = zip(row.figures["time_to_first_token_seconds"].values, result.vision["seconds"].values)
             assert all(first > vision for first, vision in pairs)
 
@@ -83,12 +83,12 @@ def test_what_is_compared(result: SpeedResult) -> None:
         return set(row_of(result, name).ratios) - {"peak_memory / plain"}
 
     assert compared("plain") == set()
-    assert compared("both") == compared("merge") == {*COMPARED, "llm_prefill / ideal"}
-    assert compared("baseline") == compared("usual: both") == COMPARED
-    assert compared("ideal: both") == {"llm_prefill / plain"}
-    plain, both, ideal = (row_of(result, name) for name in ("plain", "both", "ideal: both"))
+    assert compared("both") == compared("merge") == {*COMPARED, "llm_prefill / lower bound"}
+    assert compared("baseline") == compared("eager baseline: both") == COMPARED
+    assert compared("lower bound: both") == {"llm_prefill / plain"}
+    plain, both, lower = (row_of(result, name) for name in ("plain", "both", "lower bound: both"))
     mine = both.figures["llm_prefill_seconds"]
-    assert both.ratios["llm_prefill / ideal"] == mine.over(ideal.figures["llm_prefill_seconds"])
+    assert both.ratios["llm_prefill / lower bound"] == mine.over(lower.figures["llm_prefill_seconds"])
     assert both.ratios["llm_prefill / plain"] == mine.over(plain.figures["llm_prefill_seconds"])
     assert both.ratios["answer / plain"] == both.figures["answer_seconds"].over(plain.figures["answer_seconds"])
     for row in result.rows:
@@ -100,7 +100,7 @@ def test_what_is_compared(result: SpeedResult) -> None:
 def test_speedups_stand_beside_their_ceilings(result: SpeedResult) -> None:
     plain = row_of(result, "plain")
     for row in result.rows:
-        with_answer = row.role in ("pipeline", "usual")
+        with_answer = row.role in ("pipeline", "eager baseline")
         assert set(row.speedups) == ({"time_to_first_token", "answer"} if with_answer else set())
         for name, speedup in row.speedups.items():
             quantity = f"{name}_seconds"
@@ -111,16 +111,18 @@ def test_speedups_stand_beside_their_ceilings(result: SpeedResult) -> None:
 
 def test_tokens_bytes_and_work(result: SpeedResult) -> None:
     length = result.setting["prompt_tokens"]
-    plain, both, ideal, usual = (row_of(result, name) for name in ("plain", "both", "ideal: both", "usual: both"))
-    assert plain.layer_tokens == usual.layer_tokens == [[length] * 2] * LAYERS
+    plain, both, lower, eager = (
+        row_of(result, name) for name in ("plain", "both", "lower bound: both", "eager baseline: both")
+    )
+    assert plain.layer_tokens == eager.layer_tokens == [[length] * 2] * LAYERS
     assert row_of(result, "baseline").layer_tokens == plain.layer_tokens
     assert [len(rows) for rows in both.layer_tokens] == [2] * LAYERS
     assert max(both.layer_tokens[-1]) < max(both.layer_tokens[0]) < length
-    assert ideal.layer_tokens == [[max(rows)] * 2 for rows in both.layer_tokens]
-    assert both.prefill_flops <= ideal.prefill_flops < plain.prefill_flops == usual.prefill_flops
+    assert lower.layer_tokens == [[max(rows)] * 2 for rows in both.layer_tokens]
+    assert both.prefill_flops <= lower.prefill_flops < plain.prefill_flops == eager.prefill_flops
     for row in result.rows:
-        assert row.kv_bytes == (None if row.role == "ideal" else row.kv_bytes_by_formula)
-    assert ideal.kv_bytes_by_formula == both.kv_bytes_by_formula < plain.kv_bytes_by_formula
+        assert row.kv_bytes == (None if row.role == "lower bound" else row.kv_bytes_by_formula)
+    assert lower.kv_bytes_by_formula == both.kv_bytes_by_formula < plain.kv_bytes_by_formula
 
 
 def test_operators(result: SpeedResult) -> None:
@@ -160,7 +162,8 @@ def test_random_weights_traces_and_progress(
     assert told == [(done, 6) for done in range(1, 7)]
     written = {file.name for file in (tmp_path / "traces").iterdir()}
     assert written == {
-        "vision-encoder.json", "plain.json", "a-b.json", "ideal-a-b.json", "usual-a-b.json", "a-b-2.json",
+        "vision-encoder.json", "plain.json", "a-b.json", "lower-bound-a-b.json", "eager-baseline-a-b.json",
+        "a-b-2.json",
     }  # fmt: skip
     for file in (tmp_path / "traces").iterdir():
         assert json.loads(file.read_text())["traceEvents"]
@@ -169,10 +172,10 @@ def test_random_weights_traces_and_progress(
     assert row_of(result, "a/b").kv_bytes == row_of(result, "a/b").kv_bytes_by_formula
 
 
-def test_without_the_usual_way(request_: SpeedRequest, saved: str) -> None:
-    request = replace(request_, model=saved, usual=False, pipelines={"both": PIPELINES["both"]}, rounds=1)
+def test_without_the_eager_baseline(request_: SpeedRequest, saved: str) -> None:
+    request = replace(request_, model=saved, eager_baseline=False, pipelines={"both": PIPELINES["both"]}, rounds=1)
     rows = tokenprune_speed().measure(request).rows
-    assert [row.role for row in rows] == ["plain", "pipeline", "ideal"]
+    assert [row.role for row in rows] == ["plain", "pipeline", "lower bound"]
 
 
 def test_what_runs_out_of_memory_is_a_result(
@@ -181,14 +184,14 @@ def test_what_runs_out_of_memory_is_a_result(
     def exhausted(*_: Any) -> Any:
         raise torch.OutOfMemoryError("no more. Details")
 
-    monkeypatch.setattr(measuring, "run_usual", exhausted)
+    monkeypatch.setattr(measuring, "run_eager_baseline", exhausted)
     monkeypatch.setattr(measuring, "run_pipeline", exhausted)
     request = replace(request_, model=saved, pipelines={"both": PIPELINES["both"]}, rounds=1)
     result = tokenprune_speed().measure(request)
     assert [row.name for row in result.rows] == ["plain"]
-    assert set(result.unreachable) == {"both", "ideal: both", "usual: both"}
-    assert result.unreachable["usual: both"] == "out of memory: no more"
-    assert "both did not run" in result.unreachable["ideal: both"]
+    assert set(result.unreachable) == {"both", "lower bound: both", "eager baseline: both"}
+    assert result.unreachable["eager baseline: both"] == "out of memory: no more"
+    assert "both did not run" in result.unreachable["lower bound: both"]
     monkeypatch.setattr(measuring, "run_plain", exhausted)
     alone = tokenprune_speed().measure(replace(request, pipelines={"baseline": tp.Pipeline()}))
     assert alone.rows == []
@@ -204,7 +207,7 @@ def test_the_shipped_checkpoint_is_the_default(request_: SpeedRequest) -> None:
     assert [row.name for row in result.rows] == ["plain", "baseline"]
 
 
-@pytest.mark.parametrize("name", ["plain", "vision encoder", "ideal: x", "usual: both"])
+@pytest.mark.parametrize("name", ["plain", "vision encoder", "lower bound: x", "eager baseline: both"])
 def test_names_of_other_rows_are_refused(name: str) -> None:
     with pytest.raises(InvalidValueError, match="named like another row"):
         tokenprune_speed().measure(SpeedRequest({name: tp.Pipeline()}))
@@ -249,6 +252,6 @@ def test_a_gpu(request_: SpeedRequest, tmp_path: Path, monkeypatch: pytest.Monke
         assert row.peak_memory_bytes is not None
         assert row.peak_memory_bytes > 2 * parameters
         assert all(min(figure.values) > 0 for figure in row.figures.values())
-        assert row.kv_bytes == (None if row.role == "ideal" else row.kv_bytes_by_formula)
+        assert row.kv_bytes == (None if row.role == "lower bound" else row.kv_bytes_by_formula)
     trace = json.loads((tmp_path / "both.json").read_text())["traceEvents"]
     assert any(event.get("cat") == "kernel" for event in trace)

@@ -16,6 +16,8 @@ from testing.qwen_case import QwenCase
 
 import tokenprune as tp
 from tokenprune.hf import HFDecoder, ProjectionReader, attention, forward
+from tokenprune.hf.carried import Cargo
+from tokenprune.hf.mass import MassBias
 from tokenprune.runtime import active, session
 from tokenprune.testing import AdapterConformance, LawBrokenError
 from tokenprune_qwen25vl import boundaries
@@ -71,17 +73,22 @@ def the_cache_keeps_other_tokens(patch: pytest.MonkeyPatch) -> None:
 
 
 def positions_are_renumbered(patch: pytest.MonkeyPatch) -> None:
-    gather = forward.PrefillForward._carried_positions
+    shorten = Cargo.shorten_arguments
 
     def renumbered(*args: Any) -> Any:
-        positions = gather(*args)
-        return torch.arange(positions.shape[-1]).expand_as(positions)
+        left = shorten(*args)
+        positions = left["position_ids"]
+        return {**left, "position_ids": torch.arange(positions.shape[-1]).expand_as(positions)}
 
-    patch.setattr(forward.PrefillForward, "_carried_positions", renumbered)
+    patch.setattr(Cargo, "shorten_arguments", renumbered)
+
+
+def mass_is_forgotten(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(MassBias, "_masses", lambda *args: None)
 
 
 def rotary_is_left_out(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(attention, "rotate", lambda x, cos, sin: x)
+    patch.setattr(attention, "rotation_of", lambda module: lambda x, cos, sin: x)
 
 
 def keys_for_queries(patch: pytest.MonkeyPatch) -> None:
@@ -140,6 +147,7 @@ def reports_are_shared(patch: pytest.MonkeyPatch) -> None:
         (features_are_touched, "keeping-everything-is-bit-identical", ()),
         (the_cache_keeps_other_tokens, "removal-equals-masking", ("both",)),
         (positions_are_renumbered, "removal-equals-masking", ("dropping",)),
+        (mass_is_forgotten, "mass-counts-what-was-merged", ()),
         (positions_are_renumbered, "a-forward-without-mask-or-cache", ("dropping", False)),
         (positions_are_renumbered, "positions-are-kept", ()),
         (rotary_is_left_out, "scores-are-the-layers-own-attention", ()),

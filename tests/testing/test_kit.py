@@ -6,7 +6,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -15,6 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import tokenprune as tp
+from tokenprune.operators.pyramiddrop import PyramidDropStage
+from tokenprune.operators.sparsevlm import SparseVLMStage
+from tokenprune.operators.v2drop import V2DropStage
 from tokenprune.testing import (
     CACHE_LAWS,
     OPERATOR_LAWS,
@@ -48,6 +51,12 @@ MERGERS = [
     tp.AveragePool(window=(2, 3, 1), modalities=("video", "image")),
     tp.VisionZip(keep_ratio=0.4),
     tp.VisionZip(keep=5, dominant=1, contextual=1, published=True),
+    tp.HoliTom(keep_ratio=0.4),
+    tp.HoliTom(keep=4, tau=0.2, beta=1.0, modalities=("video", "image")),
+    tp.FastVID(keep_ratio=0.4),
+    tp.FastVID(keep=5, segments=1, tau=-1.0, ignore=0.3, context_ratio=0.7, frame_step=2, beta=0.0),
+    tp.FlashVID(keep_ratio=0.4),
+    tp.FlashVID(keep=5, alpha=0.3, temporal_threshold=0.1, min_segment_num=1, published=True),
     tp.DTD(),
     tp.DTD(keep_ratio=0.4),
     tp.TTF(),
@@ -62,8 +71,24 @@ MERGERS = [
 SELECTORS = [
     tp.AttnPrune(keep_ratio=0.4),
     tp.AttnPrune(layer=3, keep=5, select="stratified", scorer="content", modalities=("video", "image")),
+    tp.AttnPrune(keep_ratio=0.4, floor=0.5),
+    tp.AttnPrune(layer=2, keep=4, select="stratified", scorer="norm", floor=0.3),
     tp.UniformPrune(keep_ratio=0.3),
     tp.RandomPrune(keep=4, seed=3),
+    tp.FastV(keep_ratio=0.3),
+    PyramidDropStage(keep_ratio=0.3),
+    tp.DART(keep_ratio=0.3),
+    tp.DART(layer=None, keep=5, modalities=("video", "image")),
+    V2DropStage(keep_ratio=0.3),
+    SparseVLMStage(keep_ratio=0.3),
+]
+PRESSES = [
+    tp.SnapKV(keep_ratio=0.3),
+    tp.SnapKV(keep=4, window=2, kernel=1, modalities=("video", "image")),
+    tp.KNorm(keep_ratio=0.3),
+    tp.TOVA(keep_ratio=0.3),
+    tp.InfiniPotV(keep_ratio=0.6),
+    tp.InfiniPotV(keep=5, tar_ratio=1.0, query_ratio=0.5),
 ]
 SCORERS = [
     tp.RopeCausalScore(),
@@ -73,7 +98,7 @@ SCORERS = [
 ]
 
 
-@pytest.mark.parametrize("operator", [*MERGERS, *SELECTORS], ids=repr)
+@pytest.mark.parametrize("operator", [*MERGERS, *SELECTORS, *PRESSES], ids=repr)
 def test_operators(operator: tp.Operator) -> None:
     needs_grid = getattr(operator, "needs_full_grid", False)
     skipped = {"it-may-follow-another-operator" if needs_grid else "a-broken-grid-is-refused"}
@@ -237,6 +262,54 @@ def test_a_broken_merger_fails(merger: Any, law: str) -> None:
     if not isinstance(merger, type):
         with pytest.raises(LawBrokenError):
             check_operator(merger)
+
+
+@dataclass(frozen=True)
+class HalfOfEachHead(Half):
+    """A press that gives each of two heads a plan."""
+
+    site: ClassVar[str] = "after_prefill"
+
+    def plan(self, tokens: tp.VisualTokens) -> Any:
+        return [super().plan(tokens)] * 2
+
+
+class UnevenHeads(HalfOfEachHead):
+    def plan(self, tokens: tp.VisualTokens) -> Any:
+        return [super().plan(tokens)[0], tp.TokenPlan.keeping(torch.arange(1), len(tokens))]
+
+
+class NoHeads(HalfOfEachHead):
+    def plan(self, tokens: tp.VisualTokens) -> Any:
+        return []
+
+
+class HeadsBeforeThereAreAny(HalfOfEachHead):
+    site: ClassVar[str] = "before_llm"
+
+
+class WritesToTheCache(HalfOfEachHead):
+    def plan(self, tokens: tp.VisualTokens) -> Any:
+        tokens.signals["attention"].values().add_(1)
+        return super().plan(tokens)
+
+
+def test_the_model_of_the_broken_presses_is_lawful() -> None:
+    check_operator(HalfOfEachHead())
+
+
+@pytest.mark.parametrize(
+    ("press", "law"),
+    [
+        (UnevenHeads(), "the-plan-is-valid"),
+        (NoHeads(), "the-plan-is-valid"),
+        (HeadsBeforeThereAreAny(), "the-plan-is-valid"),
+        (WritesToTheCache(), "nothing-is-changed"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_broken_press_fails(press: Any, law: str) -> None:
+    breaks(OPERATOR_LAWS, press, law)
 
 
 class WrongSizes(tp.TokenPlan):

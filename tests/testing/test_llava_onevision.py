@@ -21,7 +21,7 @@ pytest.importorskip("hatchling")
 import tokenprune as tp
 from tokenprune.adapter import VisualSpan
 from tokenprune.hf.forward import PrefillForward
-from tokenprune.plugins import reset_plugins
+from tokenprune.plugins import find_adapter, reset_plugins
 from tokenprune.testing import AdapterConformance, LawBrokenError, VisualPrompt
 
 PACKAGE = Path(__file__).parents[2] / "docs" / "examples" / "tokenprune-llava-onevision"
@@ -41,8 +41,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run([*pip, "--target", str(target), str(PACKAGE)], check=True, capture_output=True)
     sys.path.insert(0, str(target))
     importlib.invalidate_caches()
-    reset_plugins()
-    yield target
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TOKENPRUNE_PLUGINS", "llava_onevision")  # the table of families knows more language models
+        reset_plugins()
+        yield target
     sys.path.remove(str(target))
     for name in [name for name in sys.modules if name.split(".")[0] == MODULE]:
         del sys.modules[name]
@@ -155,6 +157,15 @@ class TestLlavaOnevision(AdapterConformance):
 def test_the_package_is_listed() -> None:
     [info] = [info for info in tp.list_plugins() if info.name == "llava_onevision"]
     assert (info.status, info.distribution, info.version) == ("ok", "tokenprune-llava-onevision", "0.1.0")
+
+
+def test_a_package_of_its_own_goes_before_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOKENPRUNE_PLUGINS", "llava_onevision,families")
+    reset_plugins()
+    assert find_adapter(tiny_model()).name == "llava_onevision"
+    assert find_adapter(tiny_model(model_type="llama")).name == "families"
+    monkeypatch.undo()
+    reset_plugins()
 
 
 def test_the_newline_of_a_video_is_text() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command line: ``tokenprune run | sweep | eval | bench | show | plugins``.
+"""The command line: ``tokenprune run | sweep | eval | bench | show | methods | plugins``.
 
 Exit codes: 0 done, 1 the job failed (one line on stderr), 2 wrong usage, 130 interrupted.
 """
@@ -15,11 +15,9 @@ def main() -> None:
     """Entry point of the ``tokenprune`` script."""
     conflict = foreign_distribution()
     if conflict is not None:
-        from tokenprune.cli._common import FAILED, print_json
+        from tokenprune.cli._output import FAILED, Output
 
-        if "--json" in sys.argv[1:]:
-            print_json({"error": {"type": "ConflictError", "message": conflict}})
-        print(f"tokenprune: {conflict}", file=sys.stderr)
+        Output.guess(sys.argv[1:]).error("ConflictError", conflict)
         sys.exit(FAILED)
     try:
         from tokenprune.cli.app import app

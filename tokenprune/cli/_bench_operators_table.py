@@ -6,25 +6,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tokenprune.cli._tables import markdown_table, print_wide
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from tokenprune.bench.speed.figures import Figure
     from tokenprune.bench.speed.operators_result import OperatorsResult, SubjectCost
 
-WIDER_THAN_ANY = 1000
-"""Columns; a table takes what it needs of them."""
-
 
 def print_tables(result: OperatorsResult) -> None:
-    """Print what was measured to stdout, never folded to the width of a terminal."""
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False, width=WIDER_THAN_ANY)
-    for table in (seconds_table(result), operations_table(result)):
-        console.print(table)
-    for line in (*_comparisons(result), *_growth(result), *_caution(result), _setting(result)):
-        console.print(line)
+    """Print what was measured to stdout."""
+    lines = (*_comparisons(result), *_growth(result), *_caution(result), _setting(result))
+    print_wide([seconds_table(result), operations_table(result), *lines])
 
 
 def seconds_table(result: OperatorsResult) -> Table:
@@ -43,13 +37,7 @@ def operations_table(result: OperatorsResult) -> Table:
 
 
 def _table(title: str, result: OperatorsResult, cell: Callable[[SubjectCost], str]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.MARKDOWN)
-    table.add_column(title, no_wrap=True)
-    for case in result.cases:
-        table.add_column(f"{case.grid[0]} frames", justify="right", no_wrap=True)
+    table = markdown_table(title, *(f"{case.grid[0]} frames" for case in result.cases))
     names = dict.fromkeys(cost.name for case in result.cases for cost in case.subjects)
     for name in names:
         costs = [next((cost for cost in case.subjects if cost.name == name), None) for case in result.cases]

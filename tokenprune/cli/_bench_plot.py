@@ -3,24 +3,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.cli._bench_table import FIRST_TOKEN, PREFILL, VISION, in_order
+from tokenprune.cli._bench_cells import VISION
+from tokenprune.cli._bench_table import FIRST_TOKEN, PREFILL, in_order
+from tokenprune.cli._picture import save_picture
 from tokenprune.cli._units import milliseconds
-from tokenprune.files import write_bytes
 
 if TYPE_CHECKING:
     from tokenprune.bench.speed.result import SpeedResult, SpeedRow
 
-# Nothing in the file tells when it was drawn: the same result gives the same picture.
-_METADATA: dict[str, dict[str, Any]] = {
-    ".png": {"Software": None},
-    ".svg": {"Date": None},
-    ".pdf": {"CreationDate": None},
-}
 _COLOURS = {
     "vision encoder": "#9aa5b1",
     "operators": "#d1495b",
@@ -36,7 +30,6 @@ def draw(result: SpeedResult, path: Path) -> None:
         result: what was measured.
         path: ending in ``.png``, ``.svg`` or ``.pdf``.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
     rows = in_order(result.rows)
@@ -53,10 +46,7 @@ def draw(result: SpeedResult, path: Path) -> None:
     axes.grid(axis="x", alpha=0.3)
     axes.set_axisbelow(True)
     figure.legend(handles=_legend(), fontsize="small", ncols=len(_COLOURS), loc="outside lower center")
-    drawn = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "bench"}):
-        figure.savefig(drawn, format=path.suffix[1:], dpi=120, metadata=_METADATA[path.suffix])
-    write_bytes(path, drawn.getvalue())
+    save_picture(figure, path, "bench")
 
 
 def parts_of(row: SpeedRow, vision: float) -> dict[str, float]:

@@ -3,22 +3,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.files import write_bytes
+from tokenprune.cli._picture import save_picture
 
 if TYPE_CHECKING:
     from tokenprune.bench.benchmark import BenchmarkResult, Row
 
-# Nothing in the file tells when it was drawn: the same result gives the same picture.
-_METADATA: dict[str, dict[str, Any]] = {
-    ".png": {"Software": None},
-    ".svg": {"Date": None},
-    ".pdf": {"CreationDate": None},
-}
 COUNTS = {"word": "begins with the right word (seen)", "strict": "is the right word and ends there (seen and stopped)"}
 MASS = " + mass"
 
@@ -30,7 +23,6 @@ def draw(result: BenchmarkResult, path: Path) -> None:
         result: what was measured.
         path: ending in ``.png``, ``.svg`` or ``.pdf``.
     """
-    import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter
 
@@ -51,10 +43,7 @@ def draw(result: BenchmarkResult, path: Path) -> None:
     panels[0].set_ylabel("answers")
     panels[1].legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.suptitle(f"{result.benchmark}: {result.setting['questions']} questions")
-    drawn = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": result.benchmark}):
-        figure.savefig(drawn, format=path.suffix[1:], dpi=120, metadata=_METADATA[path.suffix])
-    write_bytes(path, drawn.getvalue())
+    save_picture(figure, path, result.benchmark)
 
 
 def _series(rows: Sequence[Row]) -> dict[str, list[Row]]:

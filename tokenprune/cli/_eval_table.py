@@ -6,14 +6,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from tokenprune.cli._tables import markdown_table, print_wide
+
 if TYPE_CHECKING:
     from rich.table import Table
 
     from tokenprune.bench.benchmark import BenchmarkResult, Row, Share
     from tokenprune.bench.paired import Paired
-
-WIDER_THAN_ANY = 1000
-"""Columns; a table takes what it needs of them."""
 
 LEGEND = (
     "word: the answer begins with the right word; strict: it is the right word and ends there. Lost to seeing: words "
@@ -26,25 +25,19 @@ PAIRED = (
 
 
 def print_tables(result: BenchmarkResult) -> None:
-    """Print what was measured to stdout, never folded to the width of a terminal."""
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False, width=WIDER_THAN_ANY)
+    """Print what was measured to stdout."""
     grid = [row for row in result.rows if row.nominal is not None and row.notes.get("method")]
     others = [row for row in result.rows if row not in grid]
     tables = [summary_table(others, result), kinds_table(others)]
     if grid:
         tables += [grid_table(grid), *(paired_table(grid, other) for other in _compared(grid))]
-    for table in tables:
-        console.print(table)
     setting = result.setting
-    console.print(
+    about = (
         f"{setting['questions']} questions (choice seed {setting['seed']}) about {setting['clips']} clips, "
         f"{setting['visual_tokens']} visual tokens, {setting['decoder_layers']} layers; 95 % intervals (Wilson) in "
         f"brackets; {setting['shared_seconds']:.1f} s shared by all rows"
     )
-    console.print(LEGEND)
-    console.print(PAIRED)
+    print_wide([*tables, about, LEGEND, PAIRED])
 
 
 def summary_table(rows: Sequence[Row], result: BenchmarkResult) -> Table:
@@ -52,7 +45,7 @@ def summary_table(rows: Sequence[Row], result: BenchmarkResult) -> Table:
     compared = _compared(rows)
     columns = ["budget", "word", "strict", "lost to seeing", "lost to stopping"]
     columns += [f"against {name} ({count})" for name in compared for count in ("word", "strict")]
-    table = _table("pipeline", *columns, "agrees with plain", "seconds")
+    table = markdown_table("pipeline", *columns, "agrees with plain", "seconds")
     plain = result.rows[0].word.value
     for row in rows:
         table.add_row(
@@ -74,7 +67,7 @@ def summary_table(rows: Sequence[Row], result: BenchmarkResult) -> Table:
 def kinds_table(rows: Sequence[Row]) -> Table:
     """Right answers of each row on each kind of question, word / strict in per cent."""
     kinds = rows[0].kinds
-    table = _table("word / strict", *(f"{kind} ({share.total})" for kind, share in kinds.items()))
+    table = markdown_table("word / strict", *(f"{kind} ({share.total})" for kind, share in kinds.items()))
     for row in rows:
         table.add_row(row.name, *(f"{_percent(row.kinds_word[kind])} / {_percent(row.kinds[kind])}" for kind in kinds))
     return table
@@ -103,18 +96,7 @@ def _grid(rows: Sequence[Row], title: str) -> tuple[Table, list[float], dict[str
     for row in rows:
         if row.nominal is not None:
             series.setdefault(row.series, {})[row.nominal] = row
-    return _table(title, *(f"{100 * budget:g} %" for budget in budgets)), budgets, series
-
-
-def _table(first: str, *others: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.MARKDOWN)
-    table.add_column(first, no_wrap=True)
-    for name in others:
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
+    return markdown_table(title, *(f"{100 * budget:g} %" for budget in budgets)), budgets, series
 
 
 def _compared(rows: Sequence[Row]) -> list[str]:

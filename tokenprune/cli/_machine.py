@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokenprune.cli._usage import UsageError
+from tokenprune.cli._output import UsageError
 from tokenprune.messages import not_one_of, shown
+
+if TYPE_CHECKING:
+    from tokenprune.bench.runner import VideoModel, VideoRunner
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 ALIASES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
@@ -23,35 +26,38 @@ DtypeOption = Annotated[
     str | None, typer.Option(help="auto, float32 (fp32), bfloat16 (bf16) or float16 (fp16).", show_default=False)
 ]
 AttnOption = Annotated[str | None, typer.Option(help="Attention implementation: sdpa, eager, ...", show_default=False)]
-PixelsOption = Annotated[
-    int | None,
-    typer.Option(help="Most pixels of a frame after resizing; long videos get less, sides are whole visual tokens."),
-]
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the options said; ``dtype`` by its full name."""
+    """What the options said, as far as it can be judged without the libraries that know the machine.
 
-    device: str | None
-    dtype: str | None
-    attn: str | None
+    Args:
+        device: as torch names it.
+        dtype: or its short name, which becomes the full one.
+        attn: the attention implementation.
 
-    @classmethod
-    def check(cls, device: str | None, dtype: str | None, attn: str | None, as_json: bool) -> Machine:
-        """The options, as far as they can be judged without the libraries that know the machine.
+    Raises:
+        UsageError: an unknown dtype, or what names no device.
+    """
 
-        Raises:
-            UsageError: an unknown dtype, or what names no device.
-        """
-        if dtype is not None and dtype not in (*DTYPES, *ALIASES):
-            raise UsageError(not_one_of("--dtype", [*DTYPES, *ALIASES], dtype), as_json)
-        if device is not None and not re.fullmatch(rf"({'|'.join(DEVICES)})(:(0|[1-9][0-9]{{0,3}}))?", device):
-            raise UsageError(f"--device must be cpu, cuda, cuda:1, mps, ..., got {shown(device)}", as_json)
-        return cls(device, None if dtype is None else ALIASES.get(dtype, dtype), attn)
+    device: DeviceOption = None
+    dtype: DtypeOption = None
+    attn: AttnOption = None
 
+    def __post_init__(self) -> None:
+        if self.dtype is not None and self.dtype not in (*DTYPES, *ALIASES):
+            raise UsageError(not_one_of("--dtype", [*DTYPES, *ALIASES], self.dtype))
+        if self.device is not None and not re.fullmatch(
+            rf"({'|'.join(DEVICES)})(:(0|[1-9][0-9]{{0,3}}))?", self.device
+        ):
+            raise UsageError(f"--device must be cpu, cuda, cuda:1, mps, ..., got {shown(self.device)}")
+        object.__setattr__(self, "dtype", ALIASES.get(self.dtype or "", self.dtype))
 
-def check_pixels(max_pixels: int | None, as_json: bool) -> None:
-    """Raise :class:`UsageError` for a number of pixels that no frame can have."""
-    if max_pixels is not None and max_pixels < 1:
-        raise UsageError(f"--max-pixels must be at least 1, got {shown(max_pixels)}", as_json)
+    def facts(self) -> dict[str, str | None]:
+        """What results depend on, JSON-ready."""
+        return {"device": self.device, "dtype": self.dtype, "attention": self.attn}
+
+    def load(self, runner: VideoRunner, model: str | None) -> VideoModel:
+        """The model, here."""
+        return runner.load(model, self.device, self.dtype, self.attn)

@@ -1,18 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which installed adapter measures the speed of the model that a command was given."""
+"""What measurements share: how often everything runs, and the adapter that measures the model that was given."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
 
-from tokenprune.bench.offers import offers
-from tokenprune.bench.speed.request import SpeedBench
+import typer
+
 from tokenprune.cli import _runner
 from tokenprune.errors import InvalidValueError, NoAdapterError
-from tokenprune.loading import Plugin
 from tokenprune.messages import not_one_of
 
+if TYPE_CHECKING:
+    from tokenprune.bench.speed.request import SpeedBench
+    from tokenprune.loading import Plugin
+
 HOOK = "tokenprune_speed"
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """How often everything runs."""
+
+    rounds: Annotated[int, typer.Option(help="Counted runs of everything, in turn.", metavar="N")] = 5
+    warmup: Annotated[int, typer.Option(help="Runs before them that are not counted.", metavar="N")] = 1
 
 
 def find_speed(shape: str | None, model: str | None, plugins: Iterable[Plugin] | None = None) -> SpeedBench:
@@ -28,6 +41,8 @@ def find_speed(shape: str | None, model: str | None, plugins: Iterable[Plugin] |
         NoAdapterError: none measures this model, or at all; the message says why.
         ModelLoadError: there is no such model.
     """
+    from tokenprune.bench.offers import offers
+
     reasons: list[str] = []
     shapes: list[str] = []
     for plugin, measuring in offers(HOOK, reasons, plugins):

@@ -10,10 +10,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from tokenprune.cli._common import INTERRUPTED, is_usage
-from tokenprune.cli._usage import UsageError
-
-JSON = "--json"
+from tokenprune.cli._output import INTERRUPTED, Output, is_typers
 
 
 class OneLineErrors(TyperGroup):
@@ -31,24 +28,24 @@ class OneLineErrors(TyperGroup):
         """Run a command and leave with its exit code; outside of ``standalone_mode`` errors are the caller's."""
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
-        as_json = JSON in (sys.argv[1:] if args is None else args)
+        output = Output.guess(sys.argv[1:] if args is None else args)
         try:
             code: object = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except typer.Abort:  # what older versions make of an interrupt
             code = INTERRUPTED
         except Exception as error:
-            if not is_usage(error):
+            if not is_typers(error):
                 raise
-            code = _tell(error, as_json)
+            code = _tell(error, output)
         sys.exit(code if isinstance(code, int) else 0)
 
 
-def _tell(error: Any, as_json: bool) -> int:
+def _tell(error: Any, output: Output) -> int:
     """Print the error; returns its exit code."""
-    context = getattr(error, "ctx", None)
-    if isinstance(error, UsageError) or type(error).__name__ == "NoArgsIsHelpError":
+    if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
     else:
+        context = getattr(error, "ctx", None)
         more = "" if context is None else f" ({context.command_path} -h says more)"
-        UsageError(f"{error.format_message()}{more}", as_json).show()
+        output.error("UsageError", " ".join(f"{error.format_message()}{more}".split()))
     return int(error.exit_code)

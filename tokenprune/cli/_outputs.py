@@ -6,38 +6,57 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tokenprune.cli._usage import UsageError
+import typer
+
+from tokenprune.cli._output import UsageError
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
+OutOption = Annotated[Path | None, typer.Option(help="Also write the result to this file, as JSON.", metavar="FILE")]
+PlotOption = Annotated[Path | None, typer.Option(help="Also draw the result (needs the extra [plot]).", metavar="FILE")]
+ResultsOption = Annotated[Path, typer.Option(help="Results; a file that is there is gone on with.", metavar="FILE")]
 
-def check_outputs(out: Path | None, plot: Path | None, as_json: bool) -> None:
-    """Whatever would fail only after everything has been measured is refused first.
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files for the result; whatever would fail only after everything has been measured is refused first.
 
     Raises:
         UsageError: a file in a directory that does not exist, a picture of an unknown kind, or no matplotlib.
     """
-    for option, path in (("--out", out), ("--plot", plot)):
-        if path is not None and (path.is_dir() or not path.parent.is_dir()):
-            raise UsageError(f"{option} must name a file in a directory that exists, got {path}", as_json)
-    if plot is None:
-        return
-    if plot.suffix not in PLOT_SUFFIXES:
-        raise UsageError(f"--plot must end in {', '.join(PLOT_SUFFIXES)}, got {plot}", as_json)
-    if find_spec("matplotlib") is None:
-        raise UsageError('--plot needs matplotlib: pip install "tokenprune-vlm[plot]"', as_json)
 
+    out: OutOption = None
+    plot: PlotOption = None
 
-def record(result: Mapping[str, Any], out: Path | None) -> dict[str, Any]:
-    """The result with the command that made it, which is written to ``out`` as JSON, too."""
-    data = {**result, "command": shlex.join(["tokenprune", *sys.argv[1:]])}
-    if out is not None:
-        from tokenprune.files import write_text
+    def __post_init__(self) -> None:
+        for option, path in (("--out", self.out), ("--plot", self.plot)):
+            if path is not None and (path.is_dir() or not path.parent.is_dir()):
+                raise UsageError(f"{option} must name a file in a directory that exists, got {path}")
+        if self.plot is None:
+            return
+        if self.plot.suffix not in PLOT_SUFFIXES:
+            raise UsageError(f"--plot must end in {', '.join(PLOT_SUFFIXES)}, got {self.plot}")
+        if find_spec("matplotlib") is None:
+            raise UsageError('--plot needs matplotlib: pip install "tokenprune-vlm[plot]"')
 
-        write_text(out, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-    return data
+    def record(self, result: Mapping[str, Any], draw: Callable[[Path], None] | None = None) -> dict[str, Any]:
+        """The result with the command that made it, which is written to ``out`` as JSON, too.
+
+        Args:
+            result: JSON-ready.
+            draw: makes the picture that was asked for.
+        """
+        data = {**result, "command": shlex.join(["tokenprune", *sys.argv[1:]])}
+        if self.out is not None:
+            from tokenprune.files import write_text
+
+            write_text(self.out, json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+        if self.plot is not None and draw is not None:
+            draw(self.plot)
+        return data

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options that choose a pipeline, the same in every command: a preset, a file, or parameters of one's own."""
+"""The options that choose a pipeline, the same in every command: a preset, a file, a method, or one's own values."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tokenprune.cli._method import MethodOption, SetOption, label_of, operator_of, settings_of
+from tokenprune.cli._output import UsageError, wrong_usage
 from tokenprune.cli._preset_names import PRESET_HELP, complete_preset
-from tokenprune.cli._usage import UsageError
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
 
@@ -44,12 +45,14 @@ SegmentOption = Annotated[
     float | None, typer.Option(help="Stage 1: temporal segments as a fraction of the frames.", show_default=False)
 ]
 KeepOption = Annotated[
-    float | None, typer.Option(help="Stage 2: fraction of the visual tokens that is kept.", show_default=False)
+    float | None,
+    typer.Option(help="Fraction of the visual tokens that is kept, by --method or by stage 2.", show_default=False),
 ]
 LayerOption = Annotated[
     str | None,
     typer.Option(
-        help="Stage 2: prune after this decoder layer, an index from 0, or a fraction of the depth such as 0.36.",
+        help="Prune after this decoder layer, an index from 0, or a fraction of the depth such as 0.36: "
+        "--method where it acts inside the LLM, or stage 2.",
         metavar="N|FRACTION",
         show_default=False,
     ),
@@ -58,44 +61,60 @@ LayerOption = Annotated[
 
 @dataclass(frozen=True)
 class PipelineChoice:
-    """What the options said. Any of the last five means a custom pipeline: the preset ``default`` with these values."""
+    """What the options said.
 
-    preset: str | None = None
-    file: Path | None = None
-    tau: float | None = None
-    cluster_ratio: float | None = None
-    segment_ratio: float | None = None
-    keep_ratio: float | None = None
-    layer: str | None = None
+    Without a method any of the last five means a custom pipeline: the preset ``default`` with these values.
+    """
 
-    def resolve(self, as_json: bool = False) -> tuple[str, Pipeline]:
-        """The pipeline, and its name: a preset's, ``custom``, or the file's.
+    preset: PresetOption = None
+    pipeline: PipelineOption = None
+    method: MethodOption = None
+    settings: SetOption = None
+    tau: TauOption = None
+    cluster_ratio: ClusterOption = None
+    segment_ratio: SegmentOption = None
+    keep_ratio: KeepOption = None
+    layer: LayerOption = None
+
+    def resolve(self) -> tuple[str, Pipeline]:
+        """The pipeline, and its name: a preset's, ``custom``, the file's, or the method as it is written in Python.
 
         Raises:
-            UsageError: options that exclude each other, an unknown preset, or a value that is not allowed.
+            UsageError: options that exclude each other, an unknown preset or method, or a value that is not allowed.
             PipelineFileError: the file cannot be read as a pipeline.
         """
         from tokenprune.named import preset
         from tokenprune.pipeline import Pipeline
 
-        given = (self.tau, self.cluster_ratio, self.segment_ratio, self.keep_ratio, self.layer)
+        stage_1 = (self.tau, self.cluster_ratio, self.segment_ratio)
+        given = stage_1 if self.method is not None else (*stage_1, self.keep_ratio, self.layer)
         custom = any(value is not None for value in given) or self.preset == CUSTOM
         named = self.preset not in (None, CUSTOM)
-        if named + custom + (self.file is not None) > 1:
+        if named + custom + (self.pipeline is not None) + (self.method is not None) > 1:
             raise UsageError(
-                "choose one of --preset, --pipeline and custom values "
-                "(--tau --cluster-ratio --segment-ratio --keep-ratio --layer)",
-                as_json,
+                "choose one of --preset, --pipeline, --method (with --keep-ratio --layer --set) and custom values "
+                "(--tau --cluster-ratio --segment-ratio --keep-ratio --layer)"
             )
-        if self.file is not None:
-            return str(self.file), Pipeline.load(self.file)
-        try:
+        if self.settings and self.method is None:
+            raise UsageError("--set is for --method")
+        if self.pipeline is not None:
+            return str(self.pipeline), Pipeline.load(self.pipeline)
+        with wrong_usage():
+            if self.method is not None:
+                return self._of_method(self.method)
             if custom:
                 return CUSTOM, self._custom()
             name = self.preset or DEFAULT
             return name, preset(name)
-        except InvalidValueError as error:
-            raise UsageError(str(error), as_json) from error
+
+    def _of_method(self, method: str) -> tuple[str, Pipeline]:
+        from tokenprune.pipeline import Pipeline
+
+        layer = None if self.layer is None else parse_layer(self.layer)
+        named = {"keep_ratio": self.keep_ratio, "layer": layer}
+        settings = {name: value for name, value in named.items() if value is not None}
+        settings |= settings_of(self.settings or [])
+        return label_of(method, settings), Pipeline([operator_of(method, settings)])
 
     def _custom(self) -> Pipeline:
         from tokenprune.named import LAYER

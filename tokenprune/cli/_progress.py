@@ -21,3 +21,15 @@ def progress_bar(unit: str) -> Generator[Callable[[int, int], None], None, None]
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("loading", total=None)
         yield lambda done, total: bar.update(task, description=unit, completed=done, total=total)
+
+
+@contextmanager
+def status() -> Generator[Callable[[str], None], None, None]:
+    """Yields what is called with what is being done, which stands on stderr where that is a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("") as line:
+        yield line.update

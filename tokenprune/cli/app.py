@@ -7,11 +7,13 @@ from typing import Annotated
 
 import typer
 
+from tokenprune.cli._command import command
 from tokenprune.cli._one_line import OneLineErrors
 from tokenprune.cli.bench import bench
 from tokenprune.cli.bench_operators import bench_operators
 from tokenprune.cli.egoschema import egoschema
-from tokenprune.cli.eval import evaluate
+from tokenprune.cli.eval import evaluate, world
+from tokenprune.cli.methods import methods
 from tokenprune.cli.plugins import plugins
 from tokenprune.cli.run import run
 from tokenprune.cli.show import show
@@ -45,11 +47,8 @@ def options(
     """Remove redundant visual tokens from video language models."""
 
 
-app.command()(run)
-app.command()(show)
-app.command()(sweep)
-evaluate.command()(egoschema)
+for body in (run, show, sweep, bench, bench_operators, methods, plugins):
+    app.command()(command(body))
+for benchmark in (world, egoschema):
+    evaluate.command()(command(benchmark))
 app.add_typer(evaluate)
-app.command()(bench)
-app.command()(bench_operators)
-app.command()(plugins)

@@ -3,17 +3,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
 from tokenprune.cli._machine import DeviceOption, Machine
-from tokenprune.cli._outputs import check_outputs, record
+from tokenprune.cli._measuring import Rounds
+from tokenprune.cli._output import UsageError, wrong_usage
+from tokenprune.cli._outputs import OutOption, Outputs
 from tokenprune.cli._progress import progress_bar
-from tokenprune.cli._usage import UsageError
-from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
 
 if TYPE_CHECKING:
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 FRAMES = (4, 16, 48, 192)
 
 
-def bench_operators(
+@dataclass(frozen=True)
+class Clips:
+    """The made-up clips."""
+
     frames: Annotated[
         list[int] | None,
         typer.Option(
@@ -32,15 +35,37 @@ def bench_operators(
             metavar="T",
             show_default=False,
         ),
-    ] = None,
-    rows: Annotated[int, typer.Option(help="Token rows of a frame.", metavar="N")] = 16,
-    columns: Annotated[int, typer.Option(help="Token columns of a frame.", metavar="N")] = 18,
-    width: Annotated[int, typer.Option(help="Components of a visual token.", metavar="N")] = 3584,
+    ] = None
+    rows: Annotated[int, typer.Option(help="Token rows of a frame.", metavar="N")] = 16
+    columns: Annotated[int, typer.Option(help="Token columns of a frame.", metavar="N")] = 18
+    width: Annotated[int, typer.Option(help="Components of a visual token.", metavar="N")] = 3584
     static: Annotated[
         float, typer.Option(help="Fraction of the positions that stand still within a scene.", metavar="FRACTION")
-    ] = 0.5,
-    rounds: Annotated[int, typer.Option(help="Counted runs of everything, in turn.", metavar="N")] = 5,
-    warmup: Annotated[int, typer.Option(help="Runs before them that are not counted.", metavar="N")] = 1,
+    ] = 0.5
+
+
+@dataclass(frozen=True)
+class Direct:
+    """Whether the published method is measured as it was published."""
+
+    no_direct: Annotated[
+        bool, typer.Option("--no-direct", help="Leave out the direct implementation of the published method.")
+    ] = False
+    direct_up_to: Annotated[
+        int | None,
+        typer.Option(help="Leave it out on clips of more frames than this.", metavar="T", show_default=False),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.no_direct and self.direct_up_to is not None:
+            raise UsageError("choose one of --no-direct and --direct-up-to")
+
+
+def bench_operators(
+    clips: Clips,
+    rounds: Rounds,
+    direct: Direct,
+    *,
     device: DeviceOption = None,
     dtype: Annotated[
         str,
@@ -48,53 +73,54 @@ def bench_operators(
             help="Of the visual tokens: auto (float32 on a CPU, bfloat16 on a GPU), float32, bfloat16 or float16."
         ),
     ] = "auto",
-    no_direct: Annotated[
-        bool, typer.Option("--no-direct", help="Leave out the direct implementation of the published method.")
-    ] = False,
-    direct_up_to: Annotated[
-        int | None,
-        typer.Option(help="Leave it out on clips of more frames than this.", metavar="T", show_default=False),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Also write the result to this file, as JSON.", metavar="FILE")
-    ] = None,
-    as_json: JsonFlag = False,
-    debug: DebugFlag = False,
-) -> None:
+    out: OutOption = None,
+) -> OperatorsMeasured:
     """Measure each operator by itself, on made-up clips of Qwen2.5-VL's size, all in turn.
 
     Stage 1 stands beside a direct, frame-by-frame implementation of the published method. No model is needed.
     """
-    with guarded(debug, as_json):
-        machine = Machine.check(device, dtype, None, as_json)
-        check_outputs(out, None, as_json)
-        if no_direct and direct_up_to is not None:
-            raise UsageError("choose one of --no-direct and --direct-up-to", as_json)
-        from tokenprune.bench.speed.operators import measure_operators
-        from tokenprune.bench.speed.operators_request import OperatorsRequest
+    machine, outputs = Machine(device, dtype), Outputs(out)
+    from tokenprune.bench.speed.operators import measure_operators
+    from tokenprune.bench.speed.operators_request import OperatorsRequest
 
-        there = _device(machine.device, as_json)
-        try:
-            request = OperatorsRequest(
-                tuple(frames or FRAMES),
-                rows,
-                columns,
-                width,
-                static,
-                rounds,
-                warmup,
-                direct_up_to=0 if no_direct else direct_up_to,
-                device=there,
-                dtype=_dtype(machine.dtype, there),
-            )
-        except InvalidValueError as error:
-            raise UsageError(str(error), as_json) from error
-        with progress_bar("runs") as progress:
-            result = measure_operators(request, progress)
-        _show(result, out, as_json)
+    there = _device(machine.device)
+    with wrong_usage():
+        request = OperatorsRequest(
+            tuple(clips.frames or FRAMES),
+            clips.rows,
+            clips.columns,
+            clips.width,
+            clips.static,
+            rounds.rounds,
+            rounds.warmup,
+            direct_up_to=0 if direct.no_direct else direct.direct_up_to,
+            device=there,
+            dtype=_dtype(machine.dtype, there),
+        )
+    with progress_bar("runs") as progress:
+        result = measure_operators(request, progress)
+    return OperatorsMeasured(result, outputs.record(result.to_dict()))
 
 
-def _device(name: str | None, as_json: bool) -> torch.device:
+@dataclass(frozen=True)
+class OperatorsMeasured:
+    """What was measured, and the record of it."""
+
+    result: OperatorsResult
+    data: Mapping[str, Any]
+
+    def to_dict(self) -> Mapping[str, Any]:
+        """JSON-ready."""
+        return self.data
+
+    def render(self) -> None:
+        """Print the tables."""
+        from tokenprune.cli._bench_operators_table import print_tables
+
+        print_tables(self.result)
+
+
+def _device(name: str | None) -> torch.device:
     import torch
 
     if name is None:
@@ -102,9 +128,9 @@ def _device(name: str | None, as_json: bool) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"--device must be cpu, cuda, cuda:1, ..., got {shown(name)}", as_json) from error
+        raise UsageError(f"--device must be cpu, cuda, cuda:1, ..., got {shown(name)}") from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices", as_json)
+        raise UsageError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices")
     return device
 
 
@@ -114,13 +140,3 @@ def _dtype(name: str | None, device: torch.device) -> torch.dtype:
     if name is None or name == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     return getattr(torch, name)
-
-
-def _show(result: OperatorsResult, out: Path | None, as_json: bool) -> None:
-    data = record(result.to_dict(), out)
-    if as_json:
-        print_json(data)
-        return
-    from tokenprune.cli._bench_operators_table import print_tables
-
-    print_tables(result)

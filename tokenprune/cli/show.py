@@ -3,34 +3,20 @@
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tokenprune.cli._common import DebugFlag, JsonFlag, guarded, print_json
-from tokenprune.cli._machine import AttnOption, DeviceOption, DtypeOption, Machine, PixelsOption, check_pixels
-from tokenprune.cli._pipeline import (
-    ClusterOption,
-    KeepOption,
-    LayerOption,
-    PipelineChoice,
-    PipelineOption,
-    PresetOption,
-    SegmentOption,
-    TauOption,
-)
-from tokenprune.cli._usage import UsageError
-from tokenprune.cli._video import FpsOption, FramesOption, reading, say_damage
-from tokenprune.cli.run import DEMO, SHIPPED, _progress, check_frames, check_question, shipped_note
+from tokenprune.cli._asking import Asking, Prepared
+from tokenprune.cli._output import UsageError
 from tokenprune.errors import InvalidValueError
-from tokenprune.messages import meant
 
 if TYPE_CHECKING:
-    from tokenprune.answers import Answer, ClipQuestion
-    from tokenprune.bench.runner import PreparedQuestion, VideoModel
+    from tokenprune.answers import Answer
     from tokenprune.show.scene import Scene
 
 OUT = Path("tokenprune-show")
@@ -38,98 +24,70 @@ SHEET, PAGE = "frames.png", "index.html"
 
 
 def show(
-    video: Annotated[str, typer.Argument(help=f"A video file, or {DEMO}: a clip that ships with tokenprune.")],
-    question: Annotated[str, typer.Argument(help="What to ask about it.")],
+    asking: Asking,
+    *,
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.", metavar="DIR")] = OUT,
-    model: Annotated[
-        str | None,
-        typer.Option(help="A checkpoint directory or id; the small shipped model where none is given.", metavar="NAME"),
-    ] = None,
-    preset: PresetOption = None,
-    pipeline: PipelineOption = None,
-    tau: TauOption = None,
-    cluster_ratio: ClusterOption = None,
-    segment_ratio: SegmentOption = None,
-    keep_ratio: KeepOption = None,
-    layer: LayerOption = None,
-    frames: FramesOption = None,
-    fps: FpsOption = None,
-    max_pixels: PixelsOption = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Length of the answer, at most.", min=1)] = 64,
-    system: Annotated[str | None, typer.Option(help="System prompt, instead of the model's own.")] = None,
-    device: DeviceOption = None,
-    dtype: DtypeOption = None,
-    attn: AttnOption = None,
-    as_json: JsonFlag = False,
-    debug: DebugFlag = False,
-) -> None:
+) -> Shown:
     """Answer a question about a video and draw what happened to each visual token: a contact sheet and a page."""
-    with guarded(debug, as_json):
-        machine = Machine.check(device, dtype, attn, as_json)
-        check_pixels(max_pixels, as_json)
-        check_question(question, as_json)
-        check_frames(frames, fps, as_json)
-        choice = PipelineChoice(preset, pipeline, tau, cluster_ratio, segment_ratio, keep_ratio, layer)
-        name, chosen = choice.resolve(as_json)
-        _check_out(out, as_json)
-        from tokenprune.answers import ClipQuestion
-        from tokenprune.cli._runner import find_runner
-        from tokenprune.files import video_place
-        from tokenprune.plugins import find_adapter
+    _check_out(out)
+    with asking.prepared() as prepared:
+        answer = prepared.pruned()
+        prepared.say("drawing")
+        scene = _scene(asking, prepared, answer)
+        files = _draw(scene, out)
+    return Shown(asking, answer, scene, files)
 
-        runner = find_runner(model)
-        if model is None:
-            print(shipped_note(runner.unknown_words(question)), file=sys.stderr, flush=True)
-        place = runner.demo() if video == DEMO else video
-        path = str(video_place(place, meant(place, [DEMO])))  # before a large model is loaded
-        with _progress() as say:
-            say("loading the model")
-            loaded = runner.load(model, machine.device, machine.dtype, machine.attn)
-            chosen.layers(find_adapter(loaded.module).depth)
-            say("reading the video")
-            asked = ClipQuestion(path, question, system, frames, fps, max_pixels, reading(say))
-            prepared = loaded.prepare(asked)
-            say_damage(video, prepared)
-            say("answering")
-            answer = loaded.answer(prepared, chosen, max_new_tokens)
-            say("drawing")
-            facts = {"video": Path(video).name, "model": Path(model or SHIPPED).name, "pipeline": name}
-            scene = _scene(loaded, asked, prepared, answer, facts)
-            files = _draw(scene, out)
-        if as_json:
-            print_json(_to_dict(video, question, answer, scene, files))
-            return
-        print(answer.text)
-        for line in scene.cuts():
+
+@dataclass(frozen=True)
+class Shown:
+    """The answer, and the pictures that were drawn."""
+
+    asking: Asking
+    answer: Answer
+    scene: Scene
+    files: Mapping[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        from tokenprune.cli._answer import answer_to_dict
+
+        map_ = self.scene.cells
+        cells = {"grid": list(map_.grid), **map_.counts(), "segments": list(map_.segments)}
+        asked = {"video": self.asking.video, "question": self.asking.question}
+        return {**asked, **self.scene.facts, **self.files, "cells": cells, **answer_to_dict(self.answer)}
+
+    def render(self) -> None:
+        """Print the answer, what each operator did, and where the pictures are."""
+        print(self.answer.text)
+        for line in self.scene.cuts():
             print(f"  {line}")
-        print(f"pictures: {files['page']} and {files['sheet']}")
+        print(f"pictures: {self.files['page']} and {self.files['sheet']}")
 
 
-def _check_out(out: Path, as_json: bool) -> None:
+def _check_out(out: Path) -> None:
     """Whatever would fail only after the answer is refused first."""
     taken = next((folder for folder in (out, *out.parents) if folder.exists()), out)
     if not taken.is_dir():
-        raise UsageError(f"--out must name a folder, but {taken} is a file", as_json)
+        raise UsageError(f"--out must name a folder, but {taken} is a file")
     if find_spec("PIL") is None or find_spec("jinja2") is None:
-        raise UsageError('drawing needs Pillow and Jinja2: pip install "tokenprune-vlm[plot]"', as_json)
+        raise UsageError('drawing needs Pillow and Jinja2: pip install "tokenprune-vlm[plot]"')
 
 
-def _scene(
-    model: VideoModel, asked: ClipQuestion, prepared: PreparedQuestion, answer: Answer, facts: dict[str, str]
-) -> Scene:
+def _scene(asking: Asking, prepared: Prepared, answer: Answer) -> Scene:
     from tokenprune.show.cells import CellMap
     from tokenprune.show.scene import Scene
 
     spans = [] if answer.report is None else [s for s in answer.report.spans[0] if s.modality == "video"]
     if len(spans) != 1:
         raise InvalidValueError(f"one video can be shown, but the prompt holds {len(spans)}")
+    names = {"video": Path(asking.video).name, "model": Path(asking.model_name).name, "pipeline": prepared.name}
     return Scene(
-        pictures=model.pictures(prepared),
-        fps=prepared.sampled_fps,
+        pictures=prepared.model.pictures(prepared.ready),
+        fps=prepared.ready.sampled_fps,
         cells=CellMap.of(spans[0]),
-        question=asked.question,
+        question=asking.question,
         answer=answer.text,
-        facts=facts,
+        facts=names,
     )
 
 
@@ -141,10 +99,3 @@ def _draw(scene: Scene, out: Path) -> dict[str, str]:
     draw_sheet(scene, out / SHEET)
     write_page(scene, out / PAGE)
     return {"page": str(out / PAGE), "sheet": str(out / SHEET)}
-
-
-def _to_dict(video: str, question: str, answer: Answer, scene: Scene, files: dict[str, str]) -> dict[str, Any]:
-    from tokenprune.cli._answer import answer_to_dict
-
-    cells = {"grid": list(scene.cells.grid), **scene.cells.counts(), "segments": list(scene.cells.segments)}
-    return {"video": video, "question": question, **scene.facts, **files, "cells": cells, **answer_to_dict(answer)}

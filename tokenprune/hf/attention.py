@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +16,30 @@ from tokenprune.adapter import Removable
 from tokenprune.attention_view import AttentionView
 from tokenprune.errors import UnsupportedModeError
 
+Rotate = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""``(x (heads, n, head_dim), cos, sin) -> rotated``; cos and sin are ``(n, rotary_dim)``."""
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding by halves: ``(heads, n, head_dim)`` with ``cos`` and ``sin`` ``(n, head_dim)``."""
-    first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+def rotation_of(attention: nn.Module) -> Rotate:
+    """The rotary embedding that an attention module of the library applies, taken from the module of its class.
+
+    By halves, by pairs, over a part of each head: nothing but the function itself tells.
+
+    Raises:
+        UnsupportedModeError: it is not there under the name and with the arguments that are known.
+    """
+    name = "apply_rotary_pos_emb"
+    homes = [sys.modules.get(kind.__module__) for kind in type(attention).__mro__]
+    apply: Any = next((vars(home)[name] for home in homes if home is not None and name in vars(home)), None)
+    if apply is None or list(inspect.signature(apply).parameters)[:4] != ["q", "k", "cos", "sin"]:
+        raise UnsupportedModeError(
+            f"how {type(attention).__name__} rotates queries and keys is not known; give its adapter's reader a rotate"
+        )
+
+    def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        return apply(x.unsqueeze(0), x[:0].unsqueeze(0), cos.unsqueeze(0), sin.unsqueeze(0))[0].squeeze(0)
+
+    return rotate
 
 
 @dataclass(eq=False)
@@ -31,10 +52,12 @@ class ProjectionReader:
     Args:
         attention: the layer's attention module, called with ``position_embeddings=(cos, sin)``, each
             ``(B, L, head_dim)``.
-        query: module whose output ``(B, L, heads * head_dim)`` holds the queries before RoPE.
-        key: the same for the keys, ``(B, L, kv_heads * head_dim)``.
+        query: module whose output ``(B, L, heads * head_dim)``, or ``(B, L, heads, head_dim)``, holds the queries
+            before RoPE: the norm of the queries where there is one, else their projection.
+        key: the same for the keys.
         head_dim: size of a head.
         scaling: factor of the query-key product.
+        rotate: the model's rotary embedding; None: the function of the library that the attention itself calls.
     """
 
     attention: nn.Module
@@ -42,6 +65,7 @@ class ProjectionReader:
     key: nn.Module
     head_dim: int
     scaling: float
+    rotate: Rotate | None = None
     _rows: Sequence[Tensor] = field(default=(), init=False)
     _queries: list[Tensor] = field(default_factory=list, init=False)
     _keys: Tensor | None = field(default=None, init=False)
@@ -70,10 +94,11 @@ class ProjectionReader:
         rows, visual = self._rows[row].to(device), visual_places.to(device)
         cos, sin = (part[row if len(part) > 1 else 0].to(device) for part in self._rotary)
         earlier = 0 if earlier_keys is None else earlier_keys.shape[1]
+        turn = rotation_of(self.attention) if self.rotate is None else self.rotate
 
         def read_queries(rotated: bool) -> Tensor:
             heads = queries.transpose(0, 1)
-            return rotate(heads, cos[rows], sin[rows]) if rotated else heads
+            return turn(heads, cos[rows], sin[rows]) if rotated else heads
 
         def read_keys(rotated: bool) -> Tensor:
             heads = keys.transpose(0, 1)
@@ -81,7 +106,7 @@ class ProjectionReader:
                 if earlier_keys is not None:
                     raise UnsupportedModeError("the cache holds earlier keys after RoPE only; use rope_causal scores")
                 return heads
-            turned = rotate(heads, cos, sin)
+            turned = turn(heads, cos, sin)
             return turned if earlier_keys is None else torch.cat([earlier_keys.to(device), turned], dim=1)
 
         return AttentionView(
@@ -93,6 +118,29 @@ class ProjectionReader:
             self.scaling,
             None if mass is None else mass.to(device),
         )
+
+    @property
+    def projects(self) -> bool:
+        """Whether :meth:`project` knows the way from hidden states to queries and keys."""
+        return all(isinstance(getattr(self.attention, name, None), nn.Module) for name in ("q_proj", "k_proj"))
+
+    def project(self, normed: Tensor, rows: Tensor, rotary: tuple[Tensor, Tensor]) -> None:
+        """See what the layer would compute of ``(1, L, D)`` normed hidden states, without running it.
+
+        Args:
+            normed: what its attention module would be given.
+            rows: ``(R,)`` places of the text rows.
+            rotary: ``(cos, sin)``, each ``(1, L, head_dim)``.
+        """
+        self._rows, self._rotary = [rows], rotary
+        queries = self._projected("q_proj", self.query, normed[:, rows.to(normed.device)])
+        self._queries, self._keys = [queries[0]], self._projected("k_proj", self.key, normed)
+
+    def _projected(self, name: str, last: nn.Module, x: Tensor) -> Tensor:
+        """``(1, n, heads, head_dim)``; where ``last`` is no projection, it norms the heads that one puts out."""
+        linear = self.attention.get_submodule(name)
+        heads = linear(x).unflatten(-1, (-1, self.head_dim))
+        return heads if last is linear else last(heads)
 
     def _see_rotary(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._rotary = kwargs["position_embeddings"]

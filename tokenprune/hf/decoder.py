@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from tokenprune.adapter import Prompt, Removable
+from tokenprune.carried import Carried
 from tokenprune.errors import UnsupportedModeError
 from tokenprune.hf.cache import PrunableHandle, is_prunable, make_prunable
 from tokenprune.hf.compiled import is_compiling, refuse_compiled, refuse_compiled_around
@@ -23,6 +24,7 @@ from tokenprune.hf.guard import guard_generate, refuse_forward, refuse_modules, 
 from tokenprune.hf.inputs import earlier_slots, open_cache
 from tokenprune.hf.mass import Fallback, MassBias, carries_mass, require_mass_backend
 from tokenprune.hf.net import VISUAL_INPUTS, Net
+from tokenprune.hf.reading import require_next
 from tokenprune.hf.release import given_cache, require_known, with_cache
 from tokenprune.runtime.active import ActivePipeline
 from tokenprune.runtime.prefill import Prefill
@@ -38,20 +40,23 @@ class HFDecoder:
         prompt: the module whose forward receives ``input_ids``.
         text: the decoder, which receives ``inputs_embeds`` and owns ``layers``.
         encoder: where the vision encoder can be read; None: operators that need its signals are refused.
+        carried: what travels with the tokens of this family beyond what every decoder has.
     """
 
     model: PreTrainedModel
     prompt: nn.Module
     text: PreTrainedModel
     encoder: VisionEncoder | None = None
+    carried: Sequence[Carried] = ()
 
     def install(self, active: ActivePipeline) -> Sequence[Removable]:
         refuse_compiled_around(active.adapter.model, self.text)
         if len(active.pipeline):
             refuse_modules(self.model, self.text)
         require_known(self.text)
+        require_next(active.stages, self.text, active.reader)
         probe = self._probe(active)
-        hooks = _Hooks(self.text, active, None if probe is None else probe.recall)
+        hooks = _Hooks(self.text, active, None if probe is None else probe.recall, self.carried)
         put: list[Removable] = [hooks]
         try:
             if active.pipeline.mass is not None:
@@ -94,10 +99,13 @@ class HFDecoder:
 class _Hooks:
     """The hooks of one session; what it holds of a forward is gone when that forward ends."""
 
-    def __init__(self, text: PreTrainedModel, active: ActivePipeline, recall: Recall | None) -> None:
+    def __init__(
+        self, text: PreTrainedModel, active: ActivePipeline, recall: Recall | None, carried: Sequence[Carried]
+    ) -> None:
         self.text = text
         self.active = active
         self.recall = recall
+        self.carried = carried
         self.net = Net()
         self.input_ids: Tensor | None = None
         self.forward: PrefillForward | None = None
@@ -165,7 +173,7 @@ class _Hooks:
         changed = self._prepared_for_later(changed, past)
         if prefill is None:
             return args, changed
-        self.forward = PrefillForward(self.text, self.active, prefill, changed, self.bias, self._prunable)
+        self.forward = PrefillForward(self.text, self.active, prefill, changed, self.bias, self._prunable, self.carried)
         return args, self.forward.enter()
 
     def after_text(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> None:

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from tokenprune.adapter import Removable
-from tokenprune.hf.attention import rotate
 from tokenprune.hf.encoded import Encoded, recall, remember
 
 LOGIT_BYTES = 64 * 2**20
@@ -161,6 +160,12 @@ class EncoderHooks:
             return signals
         order = self.encoder.order(self._grids).to(projected.device)
         return {name: torch.empty_like(value).index_copy_(0, order, value) for name, value in signals.items()}
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary embedding by halves: ``(heads, n, head_dim)`` with ``cos`` and ``sin`` ``(n, head_dim)``."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin
 
 
 @dataclass(frozen=True, eq=False)

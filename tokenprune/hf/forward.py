@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """One prefill in one forward of the decoder: begin, before the LLM, after layer N, end.
 
-What travels with the tokens is shortened here and nowhere else, by the steps of :class:`tokenprune.runtime.state`:
-embeddings and hidden states by MERGE, positions, rotary embeddings and the cache by GATHER; masks are made anew.
+What travels with the tokens is shortened by the steps of :mod:`tokenprune.runtime.state`, each thing by the rule that
+:mod:`tokenprune.hf.carried` declares for it; the cache is cut to what is left, and masks are made anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,12 +16,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
-from tokenprune.adapter import AttentionReader, Removable
+from tokenprune.adapter import Removable
 from tokenprune.attention_view import AttentionView
+from tokenprune.carried import Carried
+from tokenprune.errors import UnsupportedModeError
 from tokenprune.hf.cache import PrunableHandle
+from tokenprune.hf.carried import Cargo
 from tokenprune.hf.guard import refuse_dropped_cache
-from tokenprune.hf.mass import MassBias, require_mass_backend, require_room
-from tokenprune.hf.press import Press, Watch
+from tokenprune.hf.mass import MassBias, require_mass_backend
+from tokenprune.hf.press import Press, Watch, held_anywhere
+from tokenprune.hf.reading import StageReading
 from tokenprune.hf.release import causal_mask, given_cache, require_stored
 from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM, Stage
 from tokenprune.runtime.active import ActivePipeline
@@ -29,7 +33,8 @@ from tokenprune.runtime.log import tell_attention
 from tokenprune.runtime.prefill import Prefill
 from tokenprune.runtime.report import CacheBytes, LayerLog
 from tokenprune.runtime.slots import Gather, Slots
-from tokenprune.runtime.state import MERGE, Step
+from tokenprune.runtime.state import Step
+from tokenprune.signals import ATTENTION, VALUES
 
 
 class PrefillForward:
@@ -42,6 +47,7 @@ class PrefillForward:
         kwargs: keyword arguments of the decoder's forward; they are not changed.
         bias: adds the mass of the running batch.
         prunable: makes a cache prunable, or raises.
+        carried: what travels with the tokens in this family beyond what every decoder has.
     """
 
     def __init__(
@@ -52,6 +58,7 @@ class PrefillForward:
         kwargs: dict[str, Any],
         bias: MassBias,
         prunable: Callable[[object], PrunableHandle],
+        carried: Sequence[Carried] = (),
     ) -> None:
         self.text = text
         self.layers = list(text.get_submodule("layers").children())
@@ -63,13 +70,12 @@ class PrefillForward:
         self.prunable = prunable
         self.cache: DynamicCache | None = given_cache(text, kwargs)
         self.handle: PrunableHandle | None = None
-        self.gathered: Gather | None = None  # from the sequence the decoder's own locals describe to the running one
+        self.cargo = Cargo(carried)
+        self.masked_anew = False
         self.mask_after: Any = None
-        self.rotary: tuple[object, tuple[Tensor, ...]] | None = None
         self.stored: list[Slots] = []
         self.log = LayerLog()
         self.shortened = False
-        self.readers: dict[int, AttentionReader] = {}
         self.press: Press | None = None
         self.hooks: list[Removable] = []
 
@@ -83,6 +89,7 @@ class PrefillForward:
             return self.kwargs
         if self.active.pipeline.mass is not None:
             require_mass_backend(self.text)
+        self._require_values()
         changed = self._act_before_llm()
         if not self.shortened and not self.prefill.may_act([AFTER_LAYER, AFTER_PREFILL]):
             for stage in self.prefill.stages[len(self.prefill.records) :]:
@@ -92,9 +99,8 @@ class PrefillForward:
             self.handle = self.prunable(self.cache)
         if self.shortened:
             changed["attention_mask"] = self._mask_2d(self.kwargs.get("attention_mask"))
-            self._run_on_mass(changed["inputs_embeds"])
-        self._hook_layers()
-        return changed
+            self.bias.run_on(self.state.slots.mass)
+        return self._hook_layers(changed)
 
     def leave(self, *, completed: bool) -> None:
         """Take the layer hooks off; after a completed forward settle the cache and write the report."""
@@ -110,7 +116,13 @@ class PrefillForward:
         for stage in self.prefill.stages[len(self.prefill.records) :]:
             self.prefill.note_idle(stage)
         cache_bytes = None if self.cache is None else _cache_bytes(self.cache)
-        self.active.finish(self.prefill, self.log, self.cache, cache_bytes)
+        held = None if self.cache is None else held_anywhere(self.cache)
+        self.active.finish(self.prefill, self.log, self.cache, cache_bytes, held)
+
+    def _require_values(self) -> None:
+        for stage in self.prefill.stages if self.cache is None else ():
+            if stage.layer is not None and VALUES in (stage.reads or ()):
+                raise UnsupportedModeError(f"{stage.name} reads values, which are taken from the cache; use_cache=True")
 
     def _act_before_llm(self) -> dict[str, Any]:
         changed = dict(self.kwargs)
@@ -120,22 +132,19 @@ class PrefillForward:
             step = self.prefill.decide(stage, embeds)
             if step is None:
                 continue
-            changed["inputs_embeds"] = step.carry(embeds, MERGE)
-            changed["position_ids"] = self._carried_positions(changed.get("position_ids"), step)
+            changed["position_ids"] = self._positions(changed.get("position_ids"), embeds)
+            changed = self.cargo.shorten_arguments(changed, step)
             self.prefill.ending_now(embeds.device)
             self.shortened = True
         self.prefill.take_features(changed["inputs_embeds"])
         return changed
 
-    def _carried_positions(self, positions: Tensor | None, step: Step) -> Tensor:
-        """The kept tokens' own positions; row 0 of four (text positions) is left out: gaps would look like packing."""
-        if positions is None:
-            first = self.state.first_column
-            end = first + self.state.new_length
-            positions = torch.arange(first, end, device=step.gather.index.device).unsqueeze(0)
-        if positions.ndim == 3:
-            return step.carry(positions[-3:], batch_dim=1, token_dim=2)
-        return step.carry(positions)
+    def _positions(self, positions: Tensor | None, embeds: Tensor) -> Tensor:
+        """The tokens' own positions; row 0 of four (text positions) is left out: gaps would look like packing."""
+        if positions is not None:
+            return positions[-3:] if positions.ndim == 3 else positions
+        first = self.state.first_column
+        return torch.arange(first, first + embeds.shape[1], device=embeds.device).unsqueeze(0)
 
     def _mask_2d(self, base: Tensor | None) -> Tensor | None:
         """The mask over the stored earlier tokens and the running ones; None where nothing is padded."""
@@ -155,24 +164,22 @@ class PrefillForward:
             return None
         return self._mask_2d(self.kwargs.get("attention_mask"))
 
-    def _run_on_mass(self, hidden: Tensor) -> None:
-        """Tell attention what the running tokens stand for from here on."""
-        mass = self.state.slots.mass
-        if mass is not None:
-            earlier = 0 if self.state.earlier is None else len(self.state.earlier)
-            require_room(len(hidden), hidden.shape[1], earlier + hidden.shape[1], hidden.dtype)
-        self.bias.run_on(mass)
-
-    def _hook_layers(self) -> None:
+    def _hook_layers(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Put the hooks of a prefill on the layers; returns the decoder's arguments without what they will add."""
         cuts: dict[int, Stage] = {s.layer: s for s in self.prefill.stages if s.layer is not None}
+        if min(cuts, default=len(self.layers)) < self.cargo.count_additions(arguments):
+            arguments = self.cargo.take_additions(arguments)
+        places = {layer: _StageAtLayer(self, stage, self._reading(stage, layer, cuts)) for layer, stage in cuts.items()}
         first = 0 if self.shortened else min(cuts, default=len(self.layers)) + 1
         press = next((Press(stage, self.prefill) for stage in self.prefill.at(AFTER_PREFILL)), None)
         self.press = press if self.cache is not None else None  # without a cache there is nothing to press
         for index, layer in enumerate(self.layers):
             if index >= first:
                 self.hooks.append(layer.register_forward_pre_hook(self._before_layer, with_kwargs=True))
-            if index in cuts:
-                at = _StageAtLayer(self, cuts[index], index)
+            if index + 1 in places and places[index + 1].reading.watches_before:
+                self.hooks.append(layer.register_forward_pre_hook(places[index + 1].before_previous))
+            if index in places:
+                at = places[index]
                 self.hooks.append(layer.register_forward_pre_hook(at.before, with_kwargs=True))
                 # Before the hooks of others, so that what they capture is what the next layer sees.
                 self.hooks.append(layer.register_forward_hook(at.after, with_kwargs=True, prepend=True))
@@ -180,6 +187,9 @@ class PrefillForward:
                 watch = Watch(self.press, self.active.reader(index), index)
                 self.hooks.append(layer.register_forward_pre_hook(watch.before, with_kwargs=True))
                 self.hooks.append(layer.register_forward_hook(watch.after, with_kwargs=True, prepend=True))
+            if index < len(self.cargo.additions):  # behind the hooks of others, as the decoder itself does it
+                self.hooks.append(layer.register_forward_hook(_Adding(self.cargo, index)))
+        return arguments
 
     def _before_layer(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -187,63 +197,49 @@ class PrefillForward:
         """Hand a layer what fits the shortened sequence; gaps in text positions would be taken for packing."""
         if not self.shortened:
             return None
-        changed = {**kwargs, "position_ids": None}
-        if self.gathered is not None:
+        changed = self.cargo.for_layer({**kwargs, "position_ids": None})
+        if self.masked_anew:
             changed["attention_mask"] = self.mask_after
-            changed["position_embeddings"] = self._gathered_rotary(kwargs["position_embeddings"], self.gathered)
         return args, changed
 
-    def _gathered_rotary(self, rotary: tuple[Tensor, ...], gather: Gather) -> tuple[Tensor, ...]:
-        if self.rotary is None or self.rotary[0] is not rotary:
-            parts = tuple(gather.take(part, part.ndim - 3, part.ndim - 2) for part in rotary)
-            self.rotary = (rotary, parts)
-        return self.rotary[1]
+    def _reading(self, stage: Stage, layer: int, cuts: Mapping[int, Stage]) -> StageReading:
+        alone = layer - 1 not in cuts
+        return StageReading(stage, layer, self.layers, self.state, self.active.reader, lambda: self.handle, alone)
 
-    def before_stage(self, stage: Stage, layer: int) -> None:
-        """Before the layer after which an operator acts: watch what its attention reads, if that will be needed."""
+    def asked_rows(self, stage: Stage) -> list[Tensor]:
+        """The text rows of each prompt row, none of those about which the operator will not be asked."""
         asked = self.prefill.rows_for(stage)
-        if any(asked) and "attention" in stage.needs:
-            self.readers[layer] = self.active.reader(layer)
-            rows = [places if yes else places[:0] for places, yes in zip(self.state.text_rows, asked)]
-            self.hooks += self.readers[layer].watch(rows)
+        return [places if yes else places[:0] for places, yes in zip(self.state.text_rows, asked)]
 
-    def after_stage(self, stage: Stage, layer: int, hidden: Tensor) -> Tensor | None:
-        """After it: ask the operator, and hand on what stays; None where nothing changes."""
+    def after_stage(self, stage: Stage, layer: int, hidden: Tensor, reading: StageReading) -> Tensor | None:
+        """After its layer: ask the operator, and hand on what stays; None where nothing changes."""
         self._layers_ran(layer + 1)
         if not any(self.prefill.rows_for(stage)):
             self.prefill.note_idle(stage)
             return None
-        attend = None if layer not in self.readers else lambda row, places: self._view(stage, layer, row, places)
+
+        def attend(row: int, places: Tensor) -> AttentionView:
+            view = reading.view(row, places, hidden)
+            if stage.may_read(ATTENTION):
+                tell_attention(stage, row, view)
+            return view
+
         step = self.prefill.decide(stage, hidden, attend)
-        self.readers.pop(layer, None)
         if step is None:
             return None
         shorter = self._shorten_after(layer, hidden, step)
         self.prefill.ending_now(hidden.device)
         return shorter
 
-    def _view(self, stage: Stage, layer: int, row: int, places: Tensor) -> AttentionView:
-        """What a layer that has just run attends to, for one row."""
-        stored, earlier_keys = self.state.stored(), None
-        if self.state.earlier is not None and self.handle is not None:
-            keys = self.handle.layer(layer).keys
-            earlier_keys = None if keys is None else keys[row, :, : len(self.state.earlier)]
-        mass = None if stored.mass is None else stored.mass[row]
-        view = self.readers[layer].view(row, earlier_keys, stored.valid[row], places, mass)
-        tell_attention(stage, row, view)
-        return view
-
     def _shorten_after(self, layer: int, hidden: Tensor, step: Step) -> Tensor:
         """Shorten what layer ``layer`` put out, the cache of the layers up to it, and the mask of the later ones."""
-        hidden = step.carry(hidden, MERGE)
-        self.gathered = step.gather if self.gathered is None else self.gathered.then(step.gather)
-        self.rotary = None
-        self.shortened = True
+        hidden = self.cargo.shorten_hidden(hidden, step)
+        self.shortened = self.masked_anew = True
         self._cut_cache()
         if layer + 1 < len(self.layers):
             cache = None if self.handle is None else self.handle.cache
             self.mask_after = causal_mask(self.text, hidden, self._later_mask_2d(), cache, layer + 1)
-            self._run_on_mass(hidden)
+            self.bias.run_on(self.state.slots.mass)
         return hidden
 
     def _layers_ran(self, count: int) -> None:
@@ -289,21 +285,45 @@ class PrefillForward:
 
 @dataclass(eq=False)
 class _StageAtLayer:
-    """The hooks before and after the layer after which an operator acts."""
+    """The hooks around the layer after which an operator acts."""
 
     forward: PrefillForward
     stage: Stage
-    layer: int
+    reading: StageReading
+
+    def before_previous(self, module: nn.Module, args: Any) -> None:
+        self._watch(-1)
 
     def before(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self.forward.before_stage(self.stage, self.layer)
+        if any(self.forward.prefill.rows_for(self.stage)):
+            self.reading.enter(args, kwargs)
+        self._watch(0)
 
     def after(self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         hidden = output if isinstance(output, Tensor) else output[0]
-        shorter = self.forward.after_stage(self.stage, self.layer, hidden)
+        shorter = self.forward.after_stage(self.stage, self.reading.layer, hidden, self.reading)
+        self.reading.close()
         if shorter is None:
             return None
         return shorter if isinstance(output, Tensor) else (shorter, *output[1:])
+
+    def _watch(self, offset: int) -> None:
+        """Watch what attention reads, if that will be needed."""
+        if any(self.forward.prefill.rows_for(self.stage)):
+            self.forward.hooks += self.reading.watch(offset, self.forward.asked_rows(self.stage))
+
+
+@dataclass(frozen=True, eq=False)
+class _Adding:
+    """A hook that adds what the decoder itself would have added after a layer, had nothing been shortened."""
+
+    cargo: Cargo
+    layer: int
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return self.cargo.add(output, self.layer)
+        return (self.cargo.add(output[0], self.layer), *output[1:])
 
 
 def _cache_bytes(cache: Any) -> CacheBytes:

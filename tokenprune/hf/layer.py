@@ -36,6 +36,9 @@ class PrunableLayer(DynamicLayer):
             Slots appended later are the last logical columns.
         valid: ``(B, C)`` bool, False for padding slots of rows that keep fewer tokens; None where no row is padded.
         mass: ``(B, C)`` fp32, how many tokens each of the first C slots stands for in attention; None: one each.
+        held: ``(B, kv_heads or 1, C)`` int64, the logical column that each head stores in each of the first C slots,
+            after a press, which lets layers and heads keep different tokens; None: as ``columns`` says.
+        whole_from: logical column from which on every layer and head stores all tokens; 0 without a press.
     """
 
     def __init__(self) -> None:
@@ -47,6 +50,8 @@ class PrunableLayer(DynamicLayer):
         self.columns: Tensor | None = None
         self.valid: Tensor | None = None
         self.mass: Tensor | None = None
+        self.held: Tensor | None = None
+        self.whole_from: int = 0
         self.gate: Gate | None = None
 
     @property
@@ -103,6 +108,8 @@ class PrunableLayer(DynamicLayer):
             self.valid = None if self.valid is None else self.valid[:, : self.stored]
         if self.mass is not None:
             self.mass = self.mass[:, : self.stored]
+        if self.held is not None:
+            self.held = self.held[..., : self.stored]
 
     def cut(self, index: Tensor, mask: Tensor | None) -> None:
         """Keep the slots at ``index`` ``(B, K)``; ``mask`` ``(B, K)`` is False at padding, None: no row is padded."""
@@ -133,11 +140,29 @@ class PrunableLayer(DynamicLayer):
         self.keys, self.values = _gathered(keys, slots), _gathered(values, slots)
         self.removed += keys.shape[2] - slots.shape[-1]
         self.columns, self.valid = columns, valid
+        self.held = None if self.held is None else _followed(self.held, index, columns)
+
+    def press(self, index: Tensor, columns: Tensor, valid: Tensor | None, whole_from: int) -> None:
+        """Likewise, where other layers, or the heads of this one, keep other tokens.
+
+        Args:
+            index: as :meth:`take` has it.
+            columns: likewise.
+            valid: likewise.
+            whole_from: logical column from which on every layer and head stores all tokens.
+        """
+        held = _picked(self.slot_columns_by_head(), index)
+        self.held = None
+        self.take(index, columns, valid)
+        self.held, self.whole_from = held, whole_from
 
     def place(self, columns: Tensor, valid: Tensor | None, mass: Tensor | None, logical: int) -> None:
         """Declare which logical columns the stored slots hold, after a prefill that never stored the others."""
         self.columns, self.valid, self.mass = columns, valid, mass
         self.removed = logical - self.stored
+        if self.held is not None:
+            new = columns[:, None, self.held.shape[2] :]
+            self.held = torch.cat([self.held, new.expand(-1, self.held.shape[1], -1)], dim=2)
 
     def slot_columns(self) -> Tensor:
         """``(B, stored)`` logical column of every slot."""
@@ -146,6 +171,14 @@ class PrunableLayer(DynamicLayer):
         rest = torch.arange(placed, self.stored, device=keys.device) + self.removed
         rest = rest.expand(keys.shape[0], -1)
         return rest if self.columns is None else torch.cat([self.columns, rest.to(self.columns.device)], dim=1)
+
+    def slot_columns_by_head(self) -> Tensor:
+        """``(B, kv_heads or 1, stored)`` logical column of every slot of each head; 1: all heads store the same."""
+        columns = self.slot_columns()[:, None]
+        if self.held is None:
+            return columns
+        new = columns[..., self.held.shape[2] :].expand(-1, self.held.shape[1], -1)
+        return torch.cat([self.held, new], dim=2)
 
     def slot_valid(self) -> Tensor | None:
         """``(B, stored)`` bool, False at padding slots; None where no row is padded."""
@@ -172,7 +205,8 @@ class PrunableLayer(DynamicLayer):
         if self.valid is not None:
             broken = broken | ~self.valid
         places = broken.any(dim=0).nonzero()
-        return self.stored - 1 - int(places[-1]) if len(places) else self.stored
+        tail = self.stored - 1 - int(places[-1]) if len(places) else self.stored
+        return tail if self.held is None else min(tail, self.get_seq_length() - self.whole_from)
 
     def _check(self, slots: Tensor) -> None:
         rows = _filled(self)[0].shape[0]
@@ -186,6 +220,7 @@ class PrunableLayer(DynamicLayer):
         self.columns = None if self.columns is None else move(self.columns)
         self.valid = None if self.valid is None else move(self.valid)
         self.mass = None if self.mass is None else move(self.mass)
+        self.held = None if self.held is None else move(self.held)
 
     def _require_session(self) -> None:
         if self.gate is not None and self.gate.is_open:
@@ -211,3 +246,22 @@ def _gathered(stored: Tensor, slots: Tensor) -> Tensor:
     if len(slots) == 1:  # whole rows are copied, no index an element
         return stored.index_select(2, slots[0])
     return stored.gather(2, slots[:, None, :, None].expand(-1, stored.shape[1], -1, stored.shape[3]))
+
+
+def _by_head(index: Tensor) -> Tensor:
+    """``(B, heads or 1, K)`` from ``(B, K)`` as well."""
+    return index if index.ndim == 3 else index[:, None]
+
+
+def _picked(columns: Tensor, index: Tensor) -> Tensor:
+    """``(B, heads, K)`` of ``columns`` ``(B, heads or 1, S)``, at an index for all heads or for each."""
+    index = _by_head(index).to(columns.device)
+    heads = max(columns.shape[1], index.shape[1])
+    return columns.expand(-1, heads, -1).gather(2, index.expand(-1, heads, -1))
+
+
+def _followed(held: Tensor, index: Tensor, columns: Tensor) -> Tensor:
+    """What each head stores at ``index``: beyond the slots of ``held`` all hold the ``columns`` ``(B, K)``."""
+    index = _by_head(index).to(held.device)
+    kept = _picked(held, index.clamp(max=held.shape[2] - 1))
+    return torch.where(index < held.shape[2], kept, columns[:, None].to(held.device))

@@ -18,12 +18,10 @@ from transformers.cache_utils import DynamicCache
 from tokenprune.adapter import Removable
 from tokenprune.errors import TokenPruneWarning, UnsupportedModeError
 from tokenprune.hf.layer import PrunableLayer
+from tokenprune.hf.mass_mask import with_bias
 
 CARRIERS = ("eager", "sdpa", "flex_attention")
 """Attention backends that add a mask of numbers to the logits."""
-
-MASK_BYTES = 64 * 2**20
-"""Most bytes of the one mask that a forward and a cut may make (law 9)."""
 
 
 def backend_of(text: PreTrainedModel) -> str:
@@ -69,20 +67,6 @@ def require_mass_backend(text: PreTrainedModel) -> None:
         raise UnsupportedModeError(
             f"the attention backend {backend_of(text)!r} cannot carry attention mass; use {', '.join(CARRIERS)}, "
             'attach(..., fallback="sdpa"), or a pipeline with mass=None'
-        )
-
-
-def require_room(rows: int, queries: int, keys: int, dtype: torch.dtype) -> None:
-    """Raise unless the mask of a forward stays within :data:`MASK_BYTES`.
-
-    Raises:
-        UnsupportedModeError: it would not.
-    """
-    held = rows * queries * keys * dtype.itemsize
-    if held > MASK_BYTES:
-        raise UnsupportedModeError(
-            f"attention mass over {queries} x {keys} tokens in {rows} row(s) needs a mask of {held / 2**20:.0f} MiB, "
-            f"more than {MASK_BYTES // 2**20}; keep fewer tokens, ask fewer rows at once, or use mass=None"
         )
 
 
@@ -180,20 +164,6 @@ class MassBias:
                 shape = (len(bias), heads, hidden.shape[1], bias.shape[-1])
                 made: dict[str, Any] = {"position_bias": bias.expand(shape)}
             else:
-                made = {"attention_mask": _added(bias, mask, hidden.shape[1])}
+                made = {"attention_mask": with_bias(bias, mask, hidden.shape[1])}
             self._made[key] = (made, masses, mask)
         return self._made[key][0]  # type: ignore[return-value]
-
-
-def _added(bias: Tensor, mask: Tensor | None, queries: int) -> Tensor:
-    """``(B, 1, Q, L)`` in the bias's dtype: the bias where the mask lets through, the lowest number elsewhere."""
-    rows, keys = bias.shape[0], bias.shape[-1]
-    lowest = torch.finfo(bias.dtype).min  # not -inf: a padding row without any key would become NaN
-    if mask is None:
-        if queries == 1:  # a single query sees everything there is
-            return bias
-        require_room(rows, queries, keys, bias.dtype)
-        mask = torch.ones(queries, keys, dtype=torch.bool, device=bias.device).tril(keys - queries)
-    if mask.dtype == torch.bool:
-        return torch.where(mask, bias, lowest)
-    return (bias + mask).clamp(min=lowest)

@@ -13,11 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicCache
 
 from tokenprune.adapter import AttentionReader, Removable
 from tokenprune.attention_view import AttentionView
 from tokenprune.errors import PlanError
 from tokenprune.hf.cache import PrunableHandle
+from tokenprune.hf.layer import PrunableLayer
 from tokenprune.operator import Stage
 from tokenprune.plan import TokenPlan
 from tokenprune.runtime.prefill import Prefill
@@ -63,7 +65,7 @@ class Press:
         visual = [slot_of[n, state.slots.columns[n, row.places]] for n, row in enumerate(state.rows)]
         text = [slot_of[n, state.slots.columns[n, places]] for n, places in enumerate(state.text_rows)]
         asked = self.prefill.rows_for(self.stage)
-        union = [torch.zeros(row.count, dtype=torch.bool, device=final.columns.device) for row in state.rows]
+        shares = [torch.zeros(row.count, device=row.places.device) for row in state.rows]
         counts = [row.count for row in state.rows]
         decided: list[list[list[TokenPlan]]] = []
         for layer in range(layers):
@@ -74,19 +76,21 @@ class Press:
                     tokens = self._tokens(handle, layer, number, final, visual[number], text[number])
                     heads = int(tokens.signals["attention"].keys().shape[0])
                     shown = row.shown(self.stage.modalities)
-                    found = [row.lift(plan, shown) for plan in self.stage.decide_heads(tokens, heads)]
+                    plans_here = self.stage.decide_heads(tokens, heads)
+                    found = [row.lift(plan.to(row.places.device), shown) for plan in plans_here]
                 if layer and found[0].kept != counts[number]:
                     raise PlanError(
                         f"{self.stage.name} keeps {found[0].kept} tokens in layer {layer}, {counts[number]} in layer 0"
                     )
                 counts[number] = found[0].kept
                 for plan in found:
-                    union[number][plan.anchors] = True
+                    shares[number][plan.anchors] += 1 / (len(found) * layers)
                 plans.append(found)
             decided.append(plans)
+        last = max(int(span.columns[-1]) for row in state.rows for span in row.spans)
         for layer, plans in enumerate(decided):  # all have been asked and checked: nothing is cut before
-            _take(handle, layer, final, visual, plans)
-        self.prefill.press(self.stage, counts, union)
+            _take(handle.layer(layer), final, visual, plans, state.first_column + last + 1)
+        self.prefill.press(self.stage, counts, shares)
 
     def _tokens(self, handle: PrunableHandle, layer: int, row: int, final: Slots, visual: Tensor, text: Tensor) -> Any:
         stored = handle.layer(layer)
@@ -123,8 +127,26 @@ class Watch:
         self.press.remember(self.layer, self.reader)
 
 
+def held_anywhere(cache: DynamicCache) -> Tensor | None:
+    """``(B, tokens so far)`` bool, which tokens any layer or head stores; None: no press has cut this cache."""
+    layers = [layer for layer in cache.layers if isinstance(layer, PrunableLayer) and layer.held is not None]
+    if not layers:
+        return None
+    length, nowhere = layers[0].get_seq_length(), layers[0].get_seq_length()
+    held = torch.zeros(len(layers[0].slot_columns()), length + 1, dtype=torch.bool)
+    for layer in layers:
+        columns, valid = layer.slot_columns_by_head(), layer.slot_valid()
+        columns = columns if valid is None else columns.masked_fill(~valid[:, None].to(columns.device), nowhere)
+        held.scatter_(1, columns.flatten(1).cpu(), True)
+    return held[:, :length]
+
+
 def _take(
-    handle: PrunableHandle, layer: int, final: Slots, visual: Sequence[Tensor], plans: Sequence[Sequence[TokenPlan]]
+    layer: PrunableLayer,
+    final: Slots,
+    visual: Sequence[Tensor],
+    plans: Sequence[Sequence[TokenPlan]],
+    whole_from: int,
 ) -> None:
     """Keep, in one layer, all that is no visual token of this prefill, and of those what the plans name."""
     heads = max(len(found) for found in plans)
@@ -139,7 +161,7 @@ def _take(
         gathered.append(final.keep(stays, real))
     left = final.after(gathered[0])
     index = gathered[0].index if heads == 1 else torch.stack([gather.index for gather in gathered], dim=1)
-    handle.layer(layer).take(index, left.columns, left.padding_mask)
+    layer.press(index, left.columns, left.padding_mask, whole_from)
 
 
 def _row(stored: Tensor | None, row: int) -> Tensor:

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 
+from tokenprune.about import About
 from tokenprune.device import places_where
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
@@ -39,6 +40,7 @@ class AveragePool:
     window: tuple[int, int, int] = (1, 2, 2)
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("a baseline", "no code", "N D")
     site: ClassVar[str] = "before_llm"
     needs: ClassVar[tuple[str, ...]] = ()
     needs_full_grid: ClassVar[bool] = True

@@ -33,3 +33,8 @@ class Budgeted:
     def budget(self) -> Budget:
         """How many tokens stay."""
         return Budget(self.keep_ratio, self.keep)
+
+
+def optional_budget(keep_ratio: float | None, keep: int | None) -> Budget | None:
+    """The budget, or None where none is given and something else decides."""
+    return None if keep_ratio is None and keep is None else Budget(keep_ratio, keep)

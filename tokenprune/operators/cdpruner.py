@@ -6,16 +6,19 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import batches, pieces
-from tokenprune.budget import Budget, split_budget
+from tokenprune.budget import split_budget
 from tokenprune.device import places_where, upload, where_fp64_is
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import not_one_of
 from tokenprune.operator import check_modalities
+from tokenprune.operators.budgeted import Budgeted
 from tokenprune.operators.frame_blocks import block_sizes, check_frames
 from tokenprune.operators.per_frame import require_signal
 from tokenprune.operators.unit_vectors import deciding, min_max, resolved, units
@@ -28,7 +31,7 @@ MOST_POINTS = 3344  # tokens decided together: the kernel, and what is computed 
 
 
 @dataclass(frozen=True)
-class CDPruner:
+class CDPruner(Budgeted):
     """Keep in each frame the tokens that are relevant to the question and unlike each other.
 
     CDPruner (arXiv 2506.10967). Of each frame greedy MAP inference of a determinantal point process with the kernel
@@ -58,28 +61,23 @@ class CDPruner:
         InvalidValueError: ``relevance``, ``chunk`` or ``modalities`` are not allowed.
     """
 
-    keep_ratio: float | None = None
-    keep: int | None = None
     relevance: str = "given"
     chunk: int = 1
     modalities: tuple[str, ...] = field(default=("video",), kw_only=True)
 
+    about: ClassVar[About] = About("arXiv 2506.10967", "Apache-2.0", "N K D / T")
+
     def __post_init__(self) -> None:
-        _ = self.budget
+        super().__post_init__()
         if self.relevance not in RELEVANCE:
             raise InvalidValueError(not_one_of("relevance", RELEVANCE, self.relevance))
         check_frames("chunk", self.chunk)
         object.__setattr__(self, "modalities", check_modalities(self.modalities))
 
     @property
-    def needs(self) -> tuple[str, ...]:
+    def needs(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The signal that relevance is read from."""
         return ("relevance",) if self.relevance == "given" else ("text",)
-
-    @property
-    def budget(self) -> Budget:
-        """How many tokens stay."""
-        return Budget(self.keep_ratio, self.keep)
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """The pruning of one video or image; ``scores`` are what a token added when taken, of others would add.

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
 from tokenprune.budget import Budget, as_fraction
 from tokenprune.cluster import fp32_products_are_rounded
@@ -67,6 +68,7 @@ class Cover:
     spread: float = 0.0
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("of this package, after Gonzalez (1985)", "no code", "N K D")
     site: ClassVar[str] = "before_llm"
     needs: ClassVar[tuple[str, ...]] = ()
     mass: ClassVar[str] = "sizes"
@@ -98,10 +100,23 @@ class Cover:
         return TokenPlan(anchors.to(device), assign.to(device), scores=scores.to(device))
 
 
+def first_picks(tokens: VisualTokens, features: Tensor, count: int) -> Tensor:
+    """``(count,)`` int64: which of the tokens :class:`Cover` picks first, in its order, by these ``(N, D)`` features.
+
+    Raises:
+        InvalidValueError: features hold NaN or infinity (this waits for the device).
+    """
+    if count == 0:
+        return torch.zeros(0, dtype=torch.int64, device=features.device)
+    with undisturbed(features.device):
+        compared = _compared(Points(features))
+        frames = tokens.grid[0] if tokens.is_full_grid else len(tokens)
+        return _farthest(compared, SquaredDistances(compared[None]), frames, count)[0].to(features.device)
+
+
 def _decide(points: Points, frames: int, kept: int, farthest: int) -> tuple[Tensor, Tensor, Tensor]:
     """``(kept,)`` anchors, ``(N,)`` places, ``(N,)`` fp64 scores; ``farthest`` of the anchors are farthest points."""
-    compared = points.read(slice(None)).double() if points.count <= BLOCK else _projected(points)
-    compared = compared - compared.mean(dim=0)
+    compared = _compared(points)
     whole = SquaredDistances(compared[None])
     chosen, radii = _farthest(compared, whole, frames, farthest) if farthest else _nothing(points)
     spread = _spread(points.count, chosen, kept - farthest)
@@ -116,6 +131,12 @@ def _decide(points: Points, frames: int, kept: int, farthest: int) -> tuple[Tens
         scores[chosen[first]] = -math.inf
         scores[chosen[first]] = torch.nextafter(scores.amax(), scores.new_full((), math.inf))
     return anchors, assign, scores
+
+
+def _compared(points: Points) -> Tensor:
+    """``(N, d)`` what distances are taken of."""
+    compared = points.read(slice(None)).double() if points.count <= BLOCK else _projected(points)
+    return compared - compared.mean(dim=0)
 
 
 def _farthest(compared: Tensor, whole: SquaredDistances, frames: int, count: int) -> tuple[Tensor, Tensor]:

@@ -10,11 +10,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
-from tokenprune.budget import Budget
 from tokenprune.cluster import fp32_products_are_rounded
 from tokenprune.farthest import farthest_points
 from tokenprune.operator import check_modalities
+from tokenprune.operators.budgeted import Budgeted
 from tokenprune.plan import TokenPlan
 from tokenprune.points import RESOLUTION, Points, undisturbed
 from tokenprune.tokens import VisualTokens
@@ -23,7 +24,7 @@ CANDIDATES = 512
 
 
 @dataclass(frozen=True)
-class DivPrune:
+class DivPrune(Budgeted):
     """Again and again keep the token whose cosine distance to the nearest kept one is largest; drop the others.
 
     DivPrune (arXiv 2503.02175), the greedy solution of its max-min diversity problem. The first token is the one
@@ -47,21 +48,14 @@ class DivPrune:
         InvalidValueError: another argument is not allowed; or, by ``plan``, features hold NaN or infinity.
     """
 
-    keep_ratio: float | None = None
-    keep: int | None = None
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("arXiv 2503.02175", "CC BY-NC 4.0", "N K D / T")
     site: ClassVar[str] = "before_llm"
-    needs: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
-        _ = self.budget
+        super().__post_init__()
         object.__setattr__(self, "modalities", check_modalities(self.modalities))
-
-    @property
-    def budget(self) -> Budget:
-        """How many tokens stay."""
-        return Budget(self.keep_ratio, self.keep)
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """Decide which tokens go on; ``plan.scores`` is the distance when picked, of the others that to the kept."""

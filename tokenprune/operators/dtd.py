@@ -9,17 +9,16 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from tokenprune.batching import pieces
-from tokenprune.budget import Budget
-from tokenprune.operators.per_frame import require_full_grid
-from tokenprune.operators.similarity_cut import ALWAYS_KEPT, budget_of, check_cut, cut
-from tokenprune.operators.unit_vectors import cosines_of, deciding, units
-from tokenprune.plan import TokenPlan
+from tokenprune.about import About
+from tokenprune.operators.per_frame import to_the_frame_before
+from tokenprune.operators.similarity_cut import ALWAYS_KEPT, SimilarityCut
+from tokenprune.operators.unit_vectors import resolved
+from tokenprune.points import Points
 from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True)
-class DTD:
+class DTD(SimilarityCut):
     """Drop the tokens that are too similar to the token at the same place of the frame before.
 
     TimeChat-Online (arXiv 2504.17343), differential token drop on features. With ``s[t, p] = cos(x[t, p],
@@ -45,39 +44,11 @@ class DTD:
         InvalidValueError: ``threshold`` is no number in [-1, 1].
     """
 
-    threshold: float | None = None
-    keep_ratio: float | None = None
-    keep: int | None = None
+    about: ClassVar[About] = About("arXiv 2504.17343", "BSD-3-Clause", "N D")
+    usual: ClassVar[float] = 0.5
 
-    needs_full_grid: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_cut(self.threshold, self.keep_ratio, self.keep)
-
-    @property
-    def budget(self) -> Budget | None:
-        """The exact budget; None where the threshold decides."""
-        return budget_of(self.keep_ratio, self.keep)
-
-    def plan(self, tokens: VisualTokens) -> TokenPlan:
-        """The pruning of one video; ``scores`` are 1 - s, 3 for frame 0.
-
-        Raises:
-            InvalidValueError: tokens were merged or dropped before, or hold NaN or infinity.
-        """
-        require_full_grid(self, tokens)
-        if self.budget is not None and self.budget.count(len(tokens)) == len(tokens):
-            return TokenPlan.identity(len(tokens), tokens.features.device)
-        with deciding(tokens):
-            frames = tokens.features.reshape(tokens.grid[0], -1, tokens.features.shape[1])
-            return cut(_to_the_frame_before(frames), 0.5 if self.threshold is None else self.threshold, self.budget)
-
-
-def _to_the_frame_before(frames: Tensor) -> Tensor:
-    """Cosines ``(T*L,)`` of each token of ``frames`` ``(T, L, D)`` with the one before it."""
-    count, length, dim = frames.shape
-    parts = [torch.full((length,), ALWAYS_KEPT, device=frames.device)]
-    for piece in pieces(count - 1, length * dim, frames.device):
-        both = units(frames[piece.start : piece.stop + 1])
-        parts.append(cosines_of(both[1:], both[:-1]).flatten())
-    return torch.cat(parts)
+    def _similarity(self, tokens: VisualTokens) -> Tensor:
+        frames, length = tokens.grid[0], tokens.grid[1] * tokens.grid[2]
+        cosines = to_the_frame_before(Points(tokens.features), frames).to(tokens.features.device)
+        first = torch.full((length,), ALWAYS_KEPT, device=cosines.device)
+        return torch.cat([first, resolved(cosines.flatten())])

@@ -10,10 +10,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.budget import Budget, as_fraction, split_budget
 from tokenprune.device import upload
 from tokenprune.errors import BudgetError
 from tokenprune.messages import shown
+from tokenprune.operators.budgeted import optional_budget
 from tokenprune.operators.per_frame import best_of_each, require_full_grid
 from tokenprune.plan import TokenPlan
 from tokenprune.points import Points, stepped, undisturbed
@@ -56,6 +58,7 @@ class DyCoke:
     keep_ratio: float | None = None
     keep: int | None = None
 
+    about: ClassVar[About] = About("arXiv 2411.15024", "Apache-2.0", "N D")
     site: ClassVar[str] = "before_llm"
     needs: ClassVar[tuple[str, ...]] = ()
     modalities: ClassVar[tuple[str, ...]] = ("video",)
@@ -74,7 +77,7 @@ class DyCoke:
     @property
     def budget(self) -> Budget | None:
         """The exact budget; None where ``k`` decides."""
-        return None if self.keep_ratio is None and self.keep is None else Budget(self.keep_ratio, self.keep)
+        return optional_budget(self.keep_ratio, self.keep)
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """Decide which tokens go on."""

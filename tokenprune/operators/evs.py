@@ -8,8 +8,9 @@ from typing import ClassVar
 
 import torch
 
+from tokenprune.about import About
 from tokenprune.operators.budgeted import Budgeted
-from tokenprune.operators.per_frame import require_full_grid
+from tokenprune.operators.per_frame import require_full_grid, to_the_frame_before
 from tokenprune.plan import TokenPlan
 from tokenprune.points import Points, stepped, undisturbed
 from tokenprune.tokens import VisualTokens
@@ -41,6 +42,7 @@ class EVS(Budgeted):
         InvalidValueError: by ``plan``: tokens were merged or dropped before, or features hold NaN or infinity.
     """
 
+    about: ClassVar[About] = About("arXiv 2510.14624", "Apache-2.0, with a notice that forbids use", "N D")
     site: ClassVar[str] = "before_llm"
     modalities: ClassVar[tuple[str, ...]] = ("video",)
     needs_full_grid: ClassVar[bool] = True
@@ -54,7 +56,7 @@ class EVS(Budgeted):
             return TokenPlan.identity(total, device)
         with undisturbed(device):
             frames, length = tokens.grid[0], tokens.grid[1] * tokens.grid[2]
-            cosines = Points(tokens.features).cosines(list(range(1, frames)), list(range(frames - 1)), length)
+            cosines = to_the_frame_before(Points(tokens.features), frames)
             first = torch.full((length,), FIRST, device=cosines.device)
             scores = torch.cat([first, 1 - cosines.flatten()])
             order = torch.argsort(stepped(scores), descending=True, stable=True)

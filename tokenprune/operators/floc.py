@@ -5,15 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from tokenprune import batching
-from tokenprune.budget import Budget, split_budget
+from tokenprune.about import About
+from tokenprune.budget import split_budget
 from tokenprune.operator import check_modalities
+from tokenprune.operators.budgeted import Budgeted
 from tokenprune.operators.frame_blocks import block_sizes, check_frames
-from tokenprune.operators.unit_vectors import STEP, all_cosines, deciding, units
+from tokenprune.operators.unit_vectors import STEP, deciding, multipliable, units
 from tokenprune.plan import TokenPlan
 from tokenprune.tokens import VisualTokens
 
@@ -21,7 +24,7 @@ CHUNK = 32
 
 
 @dataclass(frozen=True)
-class FLoC:
+class FLoC(Budgeted):
     """Keep the tokens by which all tokens of a stretch of frames are best represented.
 
     FLoC (arXiv 2511.00141). The frames are cut into chunks of 32; of each, tokens S are chosen that make
@@ -48,20 +51,15 @@ class FLoC:
         InvalidValueError: ``chunk`` or ``modalities`` are not allowed.
     """
 
-    keep_ratio: float | None = None
-    keep: int | None = None
     chunk: int = CHUNK
     modalities: tuple[str, ...] = field(default=("video",), kw_only=True)
 
+    about: ClassVar[About] = About("arXiv 2511.00141", "no code", "N^2 D / T")
+
     def __post_init__(self) -> None:
-        _ = self.budget
+        super().__post_init__()
         check_frames("chunk", self.chunk)
         object.__setattr__(self, "modalities", check_modalities(self.modalities))
-
-    @property
-    def budget(self) -> Budget:
-        """How many tokens stay."""
-        return Budget(self.keep_ratio, self.keep)
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """The pruning of one video or image; ``scores`` are what a token added when taken, of others would add.
@@ -115,9 +113,10 @@ def _table(points: Tensor) -> Tensor:
     """``(n, n)`` int32 cosines in units of :data:`STEP`, symmetric in every bit."""
     count = len(points)
     table = torch.empty(count, count, dtype=torch.int32, device=points.device)
-    for rows in _row_pieces(count, count):
+    for rows in _row_pieces(count, count, bytes_each=8):  # a product, and the same as an integer
         onwards = slice(rows.start, count)
-        found = (all_cosines(points[rows], points[onwards]) / STEP).round().int()
+        products = multipliable(points[rows]) @ multipliable(points[onwards]).T
+        found = products.mul_(1 / STEP).round_().int()
         here = found[:, : rows.stop - rows.start]
         here.copy_(here.triu() + here.triu(1).T)
         table[rows, onwards] = found
@@ -149,6 +148,6 @@ def _summed(rows: Tensor) -> Tensor:
     return rows.sum(dim=0, dtype=torch.int32)
 
 
-def _row_pieces(count: int, width: int) -> Iterator[slice]:
-    step = max(1, min(1000, batching.DISTANCE_BYTES // 8 // (width * batching.BYTES_A_PAIR)))
+def _row_pieces(count: int, width: int, bytes_each: int = batching.BYTES_A_PAIR) -> Iterator[slice]:
+    step = max(1, min(1000, batching.DISTANCE_BYTES // 8 // (width * bytes_each)))
     return (slice(start, min(count, start + step)) for start in range(0, count, step))

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tokenprune.device import places_where, upload
 from tokenprune.errors import InvalidValueError
+from tokenprune.points import Points
 from tokenprune.tokens import VisualTokens
 
 
@@ -22,13 +23,22 @@ def require_full_grid(operator: object, tokens: VisualTokens) -> None:
         )
 
 
+def to_the_frame_before(points: Points, frames: int) -> Tensor:
+    """``(T - 1, L)`` cosine of each token from the second of T frames on to the one at its place a frame earlier."""
+    return points.cosines(list(range(1, frames)), list(range(frames - 1)), points.count // frames)
+
+
+def ranks(scores: Tensor) -> Tensor:
+    """Place of each of the scores ``(T, L)`` in the falling order of its row, ties to the lower index."""
+    order = torch.argsort(scores, dim=1, descending=True, stable=True)
+    places = torch.arange(scores.shape[1], device=scores.device).expand_as(order)
+    return torch.empty_like(order).scatter_(1, order, places)
+
+
 def best_of_each(scores: Tensor, counts: Sequence[int]) -> Tensor:
     """Sorted raster indices of the ``counts[t]`` highest of the scores ``(T, L)`` of each frame, ties to the lower."""
     shares = upload(torch.tensor(counts, device="cpu"), scores.device)
-    order = torch.argsort(scores, dim=1, descending=True, stable=True)
-    ranks = torch.empty_like(order)
-    ranks.scatter_(1, order, torch.arange(scores.shape[1], device=scores.device).expand_as(order))
-    return places_where((ranks < shares[:, None]).flatten(), sum(counts))
+    return places_where((ranks(scores) < shares[:, None]).flatten(), sum(counts))
 
 
 def require_signal(operator: object, tokens: VisualTokens, name: str) -> Tensor:

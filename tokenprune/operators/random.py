@@ -4,18 +4,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
-from tokenprune.budget import Budget
+from tokenprune.about import About
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
+from tokenprune.operators.budgeted import Budgeted
 from tokenprune.plan import TokenPlan
 from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True)
-class RandomSelect:
+class RandomSelect(Budgeted):
     """Keep an exact number of tokens that depends on ``seed`` and the number of tokens only, and drop the others.
 
     A baseline: it reads no feature. Two videos of equal length lose the same tokens, on any device; no global random
@@ -31,19 +33,14 @@ class RandomSelect:
         InvalidValueError: ``seed`` is not an integer in range.
     """
 
-    keep_ratio: float | None = None
-    keep: int | None = None
     seed: int = 0
 
+    about: ClassVar[About] = About("a baseline", "no code", "N")
+
     def __post_init__(self) -> None:
-        _ = self.budget
+        super().__post_init__()
         if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
             raise InvalidValueError(f"seed must be an integer in [0, 2**63), got {shown(self.seed)}")
-
-    @property
-    def budget(self) -> Budget:
-        """How many tokens stay."""
-        return Budget(self.keep_ratio, self.keep)
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """The pruning that keeps the first K of the N tokens in a shuffled order, in raster order."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The blocks that STMerge clusters apart: the static tokens of each segment, the dynamic tokens of each frame."""
+"""The blocks that STMerge and HoliTom decide apart: a segment's static tokens, the dynamic tokens of each frame."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from tokenprune.device import places_where, upload
+from tokenprune.device import upload
 from tokenprune.plan import TokenPlan
 from tokenprune.segments import Segment
 
@@ -70,6 +70,12 @@ class Blocks:
         """Tokens of each block that can go on: a static position counts once, a dynamic one in each frame."""
         return self.members.sum(dim=1).tolist()
 
+    @property
+    def static_blocks(self) -> list[tuple[int, Segment]]:
+        """Number and frames of each segment's static block, where it has several frames."""
+        numbered = zip(self._static.tolist(), self.segments)
+        return [(number, (start, stop)) for number, (start, stop) in numbered if stop - start > 1]
+
     def _numbered(self, static: Tensor, dynamic: Tensor) -> Tensor:
         """One entry a block, ``(B, ...)``, from those of static blocks ``(S, ...)`` and dynamic ones ``(T, ...)``."""
         both = dynamic.new_empty(len(static) + len(dynamic), *static.shape[1:])
@@ -111,8 +117,5 @@ class Blocks:
         centre = centres.flatten()[entry]
         target = torch.where(centre >= 0, corner + centre, -1)
 
-        is_anchor = target == torch.arange(len(target), device=device)
-        anchors = places_where(is_anchor, kept)
-        place = is_anchor.cumsum(0) - 1
-        assign = torch.where(target >= 0, place[target.clamp(min=0)], -1)
-        return TokenPlan(anchors, assign, blocks=block[anchors], segments=tuple(self.segments))
+        plan = TokenPlan.merging(target, kept)
+        return replace(plan, blocks=block[plan.anchors], segments=tuple(self.segments))

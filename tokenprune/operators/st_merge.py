@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import batches
 from tokenprune.budget import Budget, as_fraction, split_budget
 from tokenprune.cluster import DistanceScale, dpc_knn, portion, require_distance_scale
@@ -16,6 +17,7 @@ from tokenprune.device import upload, where_fp64_is
 from tokenprune.errors import BudgetError, InvalidValueError
 from tokenprune.grid import GridFeatures
 from tokenprune.messages import shown
+from tokenprune.operators.budgeted import optional_budget
 from tokenprune.operators.st_blocks import Blocks
 from tokenprune.plan import TokenPlan
 from tokenprune.segments import Segment, label_frames, segments_of
@@ -61,6 +63,7 @@ class STMerge:
     neighbours: int = field(default=7, kw_only=True)
     min_tokens: int = field(default=14, kw_only=True)
 
+    about: ClassVar[About] = About("arXiv 2412.16117", "CC BY-NC-SA 4.0", "N^2 D / T")
     needs_full_grid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -81,7 +84,7 @@ class STMerge:
     @property
     def budget(self) -> Budget | None:
         """The exact budget; None where the content decides how many tokens stay."""
-        return None if self.keep_ratio is None and self.keep is None else Budget(self.keep_ratio, self.keep)
+        return optional_budget(self.keep_ratio, self.keep)
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """Decide which tokens of one video go on, and what is merged into each.

@@ -4,21 +4,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from tokenprune import batching
-from tokenprune.budget import Budget
+from tokenprune.about import About
 from tokenprune.device import places_where
 from tokenprune.operator import check_modalities
+from tokenprune.operators.budgeted import Budgeted
 from tokenprune.operators.unit_vectors import all_cosines, deciding, scaled, units
 from tokenprune.plan import TokenPlan
 from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True)
-class ToMe:
+class ToMe(Budgeted):
     """Merge the tokens that are most similar to one of the other half into means weighted by size.
 
     ToMe (arXiv 2210.09461), bipartite soft matching. A round splits the tokens into A (places 0, 2, 4, ...) and B
@@ -45,18 +47,13 @@ class ToMe:
         InvalidValueError: ``modalities`` are not known.
     """
 
-    keep_ratio: float | None = None
-    keep: int | None = None
     modalities: tuple[str, ...] = field(default=("video",), kw_only=True)
 
-    def __post_init__(self) -> None:
-        _ = self.budget
-        object.__setattr__(self, "modalities", check_modalities(self.modalities))
+    about: ClassVar[About] = About("arXiv 2210.09461", "CC BY-NC 4.0", "N^2 D")
 
-    @property
-    def budget(self) -> Budget:
-        """How many tokens stay."""
-        return Budget(self.keep_ratio, self.keep)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "modalities", check_modalities(self.modalities))
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """The merging of one video or image; ``scores`` are 1 - the first round's strongest link, 2 for all of B.

@@ -11,17 +11,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
-from tokenprune.budget import Budget
-from tokenprune.operators.per_frame import require_full_grid
-from tokenprune.operators.similarity_cut import ALWAYS_KEPT, budget_of, check_cut, cut
-from tokenprune.operators.unit_vectors import cosines_of, deciding, scaled, units
-from tokenprune.plan import TokenPlan
+from tokenprune.operators.similarity_cut import ALWAYS_KEPT, SimilarityCut
+from tokenprune.operators.unit_vectors import cosines_of, scaled, units
 from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True)
-class TTF:
+class TTF(SimilarityCut):
     """Drop the tokens that resemble one of the 3 x 3 around their place in the anchor frame.
 
     TTF, section 3.1: the anchor frame's mean has the highest cosine to the mean of all tokens. For a token of another
@@ -49,36 +47,16 @@ class TTF:
         InvalidValueError: ``threshold`` is no number in [-1, 1].
     """
 
-    threshold: float | None = None
-    keep_ratio: float | None = None
-    keep: int | None = None
+    about: ClassVar[About] = About("arXiv 2605.07355", "MIT, without code", "N D")
+    usual: ClassVar[float] = 0.7
 
-    needs_full_grid: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_cut(self.threshold, self.keep_ratio, self.keep)
-
-    @property
-    def budget(self) -> Budget | None:
-        """The exact budget; None where the threshold decides."""
-        return budget_of(self.keep_ratio, self.keep)
-
-    def plan(self, tokens: VisualTokens) -> TokenPlan:
-        """The pruning of one video; ``scores`` are 1 - best, 3 for the anchor frame.
-
-        Raises:
-            InvalidValueError: tokens were merged or dropped before, or hold NaN or infinity.
-        """
-        require_full_grid(self, tokens)
-        if self.budget is not None and self.budget.count(len(tokens)) == len(tokens):
-            return TokenPlan.identity(len(tokens), tokens.features.device)
-        with deciding(tokens):
-            frames = tokens.features.reshape(*tokens.grid, -1)
-            means = scaled(tokens.features).view(tokens.grid[0], -1, frames.shape[-1]).mean(dim=1)
-            anchor = cosines_of(units(means), units(means.mean(dim=0))).argmax()
-            best = _best_around(frames, frames.index_select(0, anchor[None])[0])
-            best[anchor] = ALWAYS_KEPT
-            return cut(best.flatten(), 0.7 if self.threshold is None else self.threshold, self.budget)
+    def _similarity(self, tokens: VisualTokens) -> Tensor:
+        frames = tokens.features.reshape(*tokens.grid, -1)
+        means = scaled(tokens.features).view(tokens.grid[0], -1, frames.shape[-1]).mean(dim=1)
+        anchor = cosines_of(units(means), units(means.mean(dim=0))).argmax()
+        best = _best_around(frames, frames.index_select(0, anchor[None])[0])
+        best[anchor] = ALWAYS_KEPT
+        return best.flatten()
 
 
 def _best_around(frames: Tensor, anchor: Tensor) -> Tensor:

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
-from tokenprune.budget import Budget
+from tokenprune.about import About
+from tokenprune.operators.budgeted import Budgeted
 from tokenprune.plan import TokenPlan
 from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True)
-class UniformSelect:
+class UniformSelect(Budgeted):
     """Keep an exact number of tokens, evenly spaced in raster order from the first on, and drop the others.
 
     A baseline: it reads no feature. It may follow a merger; then it counts and spaces the tokens that are left.
@@ -26,16 +28,7 @@ class UniformSelect:
         BudgetError: both or neither given, or a value that is not allowed.
     """
 
-    keep_ratio: float | None = None
-    keep: int | None = None
-
-    def __post_init__(self) -> None:
-        _ = self.budget
-
-    @property
-    def budget(self) -> Budget:
-        """How many tokens stay."""
-        return Budget(self.keep_ratio, self.keep)
+    about: ClassVar[About] = About("a baseline", "no code", "K")
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """The pruning that keeps token ``floor(i * N / K)`` for each i below K."""

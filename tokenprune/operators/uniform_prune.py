@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import torch
 
+from tokenprune.about import About
 from tokenprune.budget import Budget
 from tokenprune.errors import InvalidValueError
 from tokenprune.layers import check_layer
@@ -37,7 +38,9 @@ class UniformPrune:
     keep: int | None = None
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("a baseline", "no code", "K")
     site: ClassVar[str] = AFTER_LAYER
+    reads: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_layer("layer", self.layer)
@@ -83,7 +86,9 @@ class RandomPrune:
     seed: int = 0
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("a baseline", "no code", "N")
     site: ClassVar[str] = AFTER_LAYER
+    reads: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         check_layer("layer", self.layer)

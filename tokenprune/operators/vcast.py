@@ -11,9 +11,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
-from tokenprune.budget import Budget
 from tokenprune.operator import check_modalities
+from tokenprune.operators.budgeted import Budgeted
 from tokenprune.operators.frame_shares import kept_with_scores, shares_of
 from tokenprune.operators.per_frame import best_of_each, require_full_grid
 from tokenprune.operators.unit_vectors import cosines_of, deciding, min_max, resolved, scaled, units
@@ -24,7 +25,7 @@ TEMPERATURE = 0.7
 
 
 @dataclass(frozen=True)
-class VCast:
+class VCast(Budgeted):
     """Share the budget over the frames by the curvature of the video, and keep the most outstanding tokens of each.
 
     V-CAST. With ``h_t`` the normalised mean of frame t, its curvature is ``c_t = 1 - cos(h_t - h_{t-1},
@@ -51,20 +52,14 @@ class VCast:
         InvalidValueError: ``modalities`` are not known.
     """
 
-    keep_ratio: float | None = None
-    keep: int | None = None
     modalities: tuple[str, ...] = field(default=("video",), kw_only=True)
 
+    about: ClassVar[About] = About("arXiv 2603.27650", "MIT and Apache-2.0", "N D")
     needs_full_grid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _ = self.budget
+        super().__post_init__()
         object.__setattr__(self, "modalities", check_modalities(self.modalities))
-
-    @property
-    def budget(self) -> Budget:
-        """How many tokens stay."""
-        return Budget(self.keep_ratio, self.keep)
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """The pruning of one video or image. Waits for the device once, for the frames' curvature.

@@ -9,11 +9,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
-from tokenprune.budget import Budget, split_budget
+from tokenprune.budget import split_budget
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
 from tokenprune.operator import check_modalities
+from tokenprune.operators.budgeted import Budgeted
 from tokenprune.operators.per_frame import best_of_each, require_full_grid
 from tokenprune.plan import TokenPlan
 from tokenprune.points import Points, inverse, stepped, undisturbed
@@ -25,7 +27,7 @@ STEP = 1e-10
 
 
 @dataclass(frozen=True)
-class VidCom2:
+class VidCom2(Budgeted):
     """Keep the tokens least like the mean of the video and of their frame, more of them in unusual frames.
 
     VidCom2 (arXiv 2505.14454). Only the half of the channels that varies least over the video is read, and tokens are
@@ -54,26 +56,19 @@ class VidCom2:
             features hold NaN or infinity.
     """
 
-    keep_ratio: float | None = None
-    keep: int | None = None
     temperature: float = 0.01
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("arXiv 2505.14454", "Apache-2.0", "N D")
     site: ClassVar[str] = "before_llm"
-    needs: ClassVar[tuple[str, ...]] = ()
     needs_full_grid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _ = self.budget
+        super().__post_init__()
         value = self.temperature
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1e-6 <= value <= 1e6:
             raise InvalidValueError(f"temperature must be a number in [1e-6, 1e6], got {shown(value)}")
         object.__setattr__(self, "modalities", check_modalities(self.modalities))
-
-    @property
-    def budget(self) -> Budget:
-        """How many tokens stay."""
-        return Budget(self.keep_ratio, self.keep)
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """Decide which tokens go on; ``plan.scores`` is ``-(v + f)``."""

@@ -10,12 +10,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from tokenprune.about import About
 from tokenprune.batching import pieces
-from tokenprune.budget import Budget, split_budget
+from tokenprune.budget import split_budget
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
 from tokenprune.mixing import Mixing
 from tokenprune.operator import check_modalities
+from tokenprune.operators.budgeted import Budgeted
 from tokenprune.operators.per_frame import require_full_grid, require_signal
 from tokenprune.plan import TokenPlan
 from tokenprune.points import RESOLUTION, Points, undisturbed
@@ -23,7 +25,7 @@ from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True)
-class VisionZip:
+class VisionZip(Budgeted):
     """Of each frame keep the most attended tokens; evenly spaced ones of the rest take in the others.
 
     VisionZip (arXiv 2412.04467). Of a frame's K tokens ``K * dominant / (dominant + contextual)`` (rounded, halves to
@@ -54,19 +56,18 @@ class VisionZip:
             a signal is missing or not finite.
     """
 
-    keep_ratio: float | None = None
-    keep: int | None = None
     dominant: int = 54
     contextual: int = 10
     published: bool = False
     modalities: tuple[str, ...] = ("video",)
 
+    about: ClassVar[About] = About("arXiv 2412.04467", "Apache-2.0", "N K D / T")
     site: ClassVar[str] = "before_llm"
     needs: ClassVar[tuple[str, ...]] = ("encoder_column", "encoder_keys")
     needs_full_grid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        _ = self.budget
+        super().__post_init__()
         for name, value in (("dominant", self.dominant), ("contextual", self.contextual)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 0:
                 raise InvalidValueError(f"{name} must be an integer of at least 0, got {shown(value)}")
@@ -75,11 +76,6 @@ class VisionZip:
         if not isinstance(self.published, bool):
             raise InvalidValueError(f"published must be True or False, got {shown(self.published)}")
         object.__setattr__(self, "modalities", check_modalities(self.modalities))
-
-    @property
-    def budget(self) -> Budget:
-        """How many tokens stay."""
-        return Budget(self.keep_ratio, self.keep)
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """Decide which tokens go on, and what is merged into each; ``plan.scores`` is ``encoder_column``."""
@@ -101,7 +97,7 @@ class VisionZip:
                     rows = torch.tensor(numbers[piece], device=device)
                     found = self._homes(column.view(frames, length)[rows], units[rows.to(units.device)], share)
                     home[rows] = torch.where(found >= 0, found + rows[:, None] * length, found)
-            plan = replace(_merging(home.flatten(), kept), scores=column.detach())
+            plan = replace(TokenPlan.merging(home.flatten(), kept), scores=column.detach())
             return _published(plan) if self.published else plan
 
     def _homes(self, column: Tensor, units: Tensor, share: int) -> Tensor:
@@ -123,14 +119,6 @@ class VisionZip:
         closest = (cosine >= cosine.amax(dim=2, keepdim=True) - RESOLUTION).to(torch.uint8).argmax(dim=2)
         home = places.scatter(1, rest, targets.gather(1, closest.to(targets.device)))
         return home.scatter(1, targets, targets)
-
-
-def _merging(home: Tensor, kept: int) -> TokenPlan:
-    """The plan that merges each token into the token ``home`` ``(N,)``, an anchor's being itself; -1 drops it."""
-    is_anchor = home == torch.arange(len(home), device=home.device)
-    place = is_anchor.cumsum(0) - 1
-    anchors = torch.argsort(is_anchor.to(torch.uint8), descending=True, stable=True)[:kept]
-    return TokenPlan(anchors, torch.where(home >= 0, place[home.clamp(min=0)], -1))
 
 
 def _published(plan: TokenPlan) -> TokenPlan:

@@ -130,11 +130,24 @@ class ActivePipeline:
         """A reader of one layer's queries and keys."""
         return self.adapter.attention(layer)
 
-    def finish(self, prefill: Prefill, log: LayerLog, cache: object | None, cache_bytes: CacheBytes | None) -> None:
-        """Keep the report of a finished prefill."""
+    def finish(
+        self,
+        prefill: Prefill,
+        log: LayerLog,
+        cache: object | None,
+        cache_bytes: CacheBytes | None,
+        held: torch.Tensor | None = None,
+    ) -> None:
+        """Keep the report of a finished prefill; ``held`` as :func:`make_report` has it."""
         earlier = self._turns.get(cache) if cache is not None else None
         report = make_report(
-            prefill, log, expanded=self.call.expanded, passed=self.call.passed, cache=cache_bytes, earlier=earlier
+            prefill,
+            log,
+            expanded=self.call.expanded,
+            passed=self.call.passed,
+            cache=cache_bytes,
+            earlier=earlier,
+            held=held,
         )
         tell_stages(prefill.records)
         self.reports.append(report)

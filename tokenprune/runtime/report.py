@@ -48,6 +48,7 @@ class Report:
     _state_rows: list[RowState]
     _origins: Origins
     _pressed: list[int] | None = None
+    _held: Tensor | None = None
 
     @cached_property
     def stages(self) -> list[dict[str, Any]]:
@@ -92,10 +93,16 @@ class Report:
 
     @cached_property
     def kept(self) -> list[Tensor]:
-        """Per row the columns of the ``input_ids`` as passed that the model still holds; strictly increasing."""
-        columns, valid = self._final.columns.cpu(), self._final.valid.cpu()
-        rows = range(0, len(columns), self.expanded)
-        kept = [columns[row][valid[row]] - self._origins.first_passed for row in rows]
+        """Per row the columns of the ``input_ids`` as passed that the model still holds; strictly increasing.
+
+        After a press: that any layer and head still holds; ``to_dict()["kept_per_head"]`` counts those of each.
+        """
+        if self._held is None:
+            columns, valid = self._final.columns.cpu(), self._final.valid.cpu()
+            kept = [row[there] for row, there in zip(columns, valid)]
+        else:
+            kept = [row.nonzero().squeeze(1) for row in self._held]
+        kept = [row - self._origins.first_passed for row in kept[:: self.expanded]]
         return [row[row >= 0] for row in kept]
 
     @property
@@ -157,6 +164,7 @@ def make_report(
     passed: int | None,
     cache: CacheBytes | None,
     earlier: Origins | None,
+    held: Tensor | None = None,
 ) -> Report:
     """Freeze what a finished prefill knows.
 
@@ -167,6 +175,7 @@ def make_report(
         passed: number of columns of the ``input_ids`` that the user passed; None: just the new tokens.
         cache: KV bytes, or None.
         earlier: the turn before on the same cache.
+        held: ``(B, tokens so far)`` bool, which tokens any layer or head of the cache stores, where they differ.
     """
     state = prefill.state
     stored = state.stored()
@@ -187,6 +196,7 @@ def make_report(
         _state_rows=state.rows,
         _origins=Origins.of(state.rows[::expanded], first_passed, state.first_column, earlier),
         _pressed=None if prefill.pressed is None else prefill.pressed[::expanded],
+        _held=held,
     )
 
 

@@ -9,13 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenprune.carried import MERGE, SUM
 from tokenprune.device import upload
 from tokenprune.errors import InvalidValueError, UnsupportedModeError
 from tokenprune.messages import shown
 from tokenprune.operator import BEFORE_LLM, Stage
 from tokenprune.runtime.prefill import Prefill
 from tokenprune.runtime.state import RowState
-from tokenprune.signals import MERGE, OF_THE_ENCODER, RULES, SUM, check_signals
+from tokenprune.signals import (
+    ATTENTION_BEFORE,
+    ATTENTION_NEXT,
+    HIDDEN_BEFORE,
+    OF_THE_ENCODER,
+    RULES,
+    check_signals,
+)
 from tokenprune.tokens import VisualTokens
 
 Given = Mapping[str, Callable[[VisualTokens], Tensor]]
@@ -52,7 +60,7 @@ def require_sources(stages: Sequence[Stage], given: Given) -> None:
 
     Raises:
         InvalidValueError: ``relevance`` is needed, and not given.
-        UnsupportedModeError: attention is needed before there is any.
+        UnsupportedModeError: attention, or what enters the LLM, is needed before there is any.
     """
     for stage in stages:
         if "relevance" in stage.needs and "relevance" not in given:
@@ -60,8 +68,29 @@ def require_sources(stages: Sequence[Stage], given: Given) -> None:
                 f'{stage.name} needs the signal relevance, which only you can give: attach(..., signals={{"relevance": '
                 "f}), where f(tokens) -> (N,), higher for what matters more"
             )
-        if "attention" in stage.needs and stage.site == BEFORE_LLM:
-            raise UnsupportedModeError(f"{stage.name} needs attention, but acts before the LLM, where there is none")
+        early = {"attention", "embeddings"} & set(stage.needs) if stage.site == BEFORE_LLM else ()
+        if early:
+            raise UnsupportedModeError(
+                f"{stage.name} needs {', '.join(sorted(early))}, but acts before the LLM, where there is none"
+            )
+
+
+def require_layers(stages: Sequence[Stage], depth: int) -> None:
+    """Raise where an operator says that it reads a layer that is not there, or that will have run on other tokens.
+
+    Raises:
+        UnsupportedModeError: it is before the first or after the last layer, or another operator acts in between.
+    """
+    for stage in stages:
+        reads, layer = stage.reads or (), stage.layer
+        if layer is None:
+            continue
+        if layer == 0 and (ATTENTION_BEFORE in reads or HIDDEN_BEFORE in reads):
+            raise UnsupportedModeError(f"{stage.name} reads the layer before its own, but acts after the first, 0")
+        if layer == depth - 1 and ATTENTION_NEXT in reads:
+            raise UnsupportedModeError(f"{stage.name} reads the layer after its own, but acts after the last, {layer}")
+        if ATTENTION_BEFORE in reads and any(other.layer == layer - 1 for other in stages):
+            raise UnsupportedModeError(f"{stage.name} reads the attention of layer {layer - 1}, where another acts")
 
 
 def encoder_needs(stages: Sequence[Stage], given: Given) -> dict[str, Stage]:

@@ -19,7 +19,7 @@ from tokenprune.named import RECOMMENDED, AnyPipeline, as_pipeline
 from tokenprune.plugins import find_adapter
 from tokenprune.runtime.active import ActivePipeline
 from tokenprune.runtime.report import Report
-from tokenprune.runtime.row_signals import Given, check_given, require_sources
+from tokenprune.runtime.row_signals import Given, check_given, require_layers, require_sources
 
 KEEP_REPORTS = 8
 
@@ -56,6 +56,7 @@ class Session:
         kept: deque[Report] = deque(maxlen=min(keep_reports, sys.maxsize))
         stages = self.pipeline.stages(adapter.depth)
         require_sources(stages, given)
+        require_layers(stages, adapter.depth)
         self._active = ActivePipeline(self.pipeline, adapter, stages, fallback, given, kept)
         self._modules = list(model.modules())
         with _attaching:
@@ -138,7 +139,8 @@ def attach(
         InvalidValueError: an argument is something else, a selector's layer lies beyond the model's depth, or an
             operator needs a signal that was not given.
         UnsupportedModeError: the model is compiled or wrapped in a way that cannot be pruned, or an operator needs a
-            signal of the vision encoder, and the adapter does not read this model's.
+            signal of the vision encoder, and the adapter does not read this model's, or says that it reads a layer that
+            there is not.
     """
     return Session(model, pipeline, keep_reports, fallback, signals)
 

@@ -36,10 +36,6 @@ class Gather:
             x = x.expand([len(self.index) if dim == batch_dim else -1 for dim in range(x.ndim)])
         return x.gather(token_dim, index.expand(sizes))
 
-    def then(self, later: Gather) -> Gather:
-        """This gathering followed by another one of what it left."""
-        return Gather(self.index.gather(1, later.index), later.valid, later.real)
-
 
 @dataclass(frozen=True, eq=False)
 class Slots:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from tokenprune.adapter import VisualSpan
+from tokenprune.carried import GATHER, MERGE, SUM, Carried, follow
 from tokenprune.device import upload
 from tokenprune.history import StepHistory
 from tokenprune.plan import TokenPlan
@@ -24,8 +25,8 @@ from tokenprune.runtime.slots import Gather, Slots
 from tokenprune.signals import RULES, STAYS, carry_signals
 from tokenprune.tokens import TokenSpan, VisualTokens
 
-GATHER, MERGE = "gather", "merge"
-"""Rules for what travels: a kept token's own entry (positions, masks, ids), or the mix of what was merged into it."""
+ROW = {"mass": SUM, "places": GATHER, "sizes": SUM, "blocks": GATHER}
+"""How what a row knows of each of its visual tokens follows a plan."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,19 +46,12 @@ class Step:
     gather: Gather
     merged: tuple[Merged, ...]
 
-    def carry(self, x: Tensor, rule: str = GATHER, batch_dim: int = 0, token_dim: int = 1) -> Tensor:
-        """What is left of ``x``, whose ``batch_dim`` and ``token_dim`` are B (or 1) and the longer length.
-
-        Args:
-            x: ``(B, S, ...)`` for :data:`MERGE`; any layout for :data:`GATHER`. It is not changed.
-            rule: :data:`GATHER` or :data:`MERGE`.
-            batch_dim: which dimension counts rows.
-            token_dim: which counts tokens.
-        """
-        shorter = self.gather.take(x, batch_dim, token_dim)
-        for each in self.merged if rule == MERGE else ():
+    def carry(self, x: Tensor, carried: Carried) -> Tensor:
+        """What is left of ``x`` ``(B, S, ...)``, in the layout and by the rule that is declared; it is not changed."""
+        shorter = self.gather.take(x, carried.batch_dim % x.ndim, carried.token_dim % x.ndim)
+        for each in self.merged if carried.rule == MERGE else ():
             before, after = each.before.to(x.device), each.after.to(x.device)
-            shorter[each.row, after] = each.plan.mix(x[each.row, before])
+            shorter[each.row, after] = follow(x[each.row, before], each.plan, carried.rule)
         return shorter
 
 
@@ -114,9 +108,13 @@ class RowState:
         """Visual tokens left."""
         return len(self.places)
 
+    def of(self, modalities: Sequence[str]) -> list[int]:
+        """Which of the spans are of these modalities."""
+        return [i for i, span in enumerate(self.spans) if span.modality in modalities]
+
     def shown(self, modalities: Sequence[str]) -> list[int]:
-        """Which of the spans have tokens of these modalities."""
-        return [i for i, span in enumerate(self.spans) if span.modality in modalities and self.counts[i]]
+        """Which of them have tokens left."""
+        return [i for i in self.of(modalities) if self.counts[i]]
 
     def part(self, span: int) -> slice:
         """Where a span's tokens are among the K."""
@@ -176,14 +174,14 @@ class RowState:
     def follow(self, plan: TokenPlan, kept: list[int], entry_rule: str) -> None:
         """The plan over the K tokens is done; ``kept`` of each span go on. Places are still those before."""
         if self.mass is not None and self.entry is not None:
-            left = plan.mix(self.entry) if entry_rule == MERGE else plan.pick(self.entry)
-            self.mass = with_heirs(plan, self.entry, left, self.counts).sum(self.mass)
+            left = follow(self.entry, plan, entry_rule)
+            self.mass = follow(self.mass, with_heirs(plan, self.entry, left, self.counts), ROW["mass"])
             self.entry = left
         self.plan = self.plan.then(plan)
         self.counts = kept
-        self.places = self.places[plan.anchors]
-        self.sizes = plan.sum(self.sizes)
-        self.blocks = plan.blocks if plan.blocks is not None else self.blocks[plan.anchors]
+        self.places = follow(self.places, plan, ROW["places"])
+        self.sizes = follow(self.sizes, plan, ROW["sizes"])
+        self.blocks = plan.blocks if plan.blocks is not None else follow(self.blocks, plan, ROW["blocks"])
         self.signals = carry_signals(self.signals, plan)
 
     def _origins(self, shown: Sequence[int]) -> tuple[Tensor, Tensor]:

@@ -32,6 +32,7 @@ class ContentScore:
     head_reduction: str = "max"
 
     needs_unrotated_keys: ClassVar[bool] = True
+    reads: ClassVar[tuple[str, ...]] = ("attention",)
 
     def __post_init__(self) -> None:
         check_head_reduction(self.head_reduction)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +20,8 @@ class KeyNormScore:
     A fallback where nothing better can be read. It is never chosen on its own: ask for it by ``scorer="norm"``.
     RoPE rotates and so keeps norms, hence the keys may be read as the cache holds them.
     """
+
+    reads: ClassVar[tuple[str, ...]] = ("attention",)
 
     def score(self, tokens: VisualTokens) -> Tensor:
         """``(N,)`` fp32 norms, in the units of the keys."""

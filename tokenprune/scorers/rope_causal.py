@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -28,6 +29,8 @@ class RopeCausalScore:
     """
 
     head_reduction: str = "max"
+
+    reads: ClassVar[tuple[str, ...]] = ("attention",)
 
     def __post_init__(self) -> None:
         check_head_reduction(self.head_reduction)

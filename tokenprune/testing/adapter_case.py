@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import pytest
 from torch import nn
 
+from tokenprune.carried import Carried
 from tokenprune.operator import modalities_of
 from tokenprune.pipeline import Pipeline
 from tokenprune.testing.laws import naming
@@ -42,6 +43,7 @@ class AdapterCase:
     images: ClassVar[bool] = False
     attention_weights: ClassVar[bool] = True
     new_tokens: ClassVar[int] = 3
+    carried: ClassVar[Sequence[Carried]] = ()
 
     def make_model(self) -> Any:
         """The model; it may be the same one each time."""

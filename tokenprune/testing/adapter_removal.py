@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -32,7 +34,9 @@ class RemovalLaws(AdapterCase):
             same = all(same_bits(a, b) for a, b in zip(run.logits, plain.logits)) and same_bits(run.new, plain.new)
             require(same, f"{pipeline} changed the logits")
 
-    @pytest.mark.parametrize("name", ["dropping", "merging", "first layer", "last layer", "both", "images"])
+    @pytest.mark.parametrize(
+        "name", ["dropping", "merging", "merging inside", "first layer", "last layer", "both", "images"]
+    )
     @adapter_law
     def test_removal_equals_masking(self, name: str) -> None:
         """Prefill and decoding agree with the full-length model in which the removed tokens are masked."""
@@ -41,7 +45,24 @@ class RemovalLaws(AdapterCase):
         run = self._generate(model, prompt, pipeline)
         removal = self._removal(model, prompt, pipeline, run, depth)
         require(bool((removal.before | removal.after).any()), "nothing was removed")
-        truth = masked_logits(model, self.decoder(model), prompt, run.new, removal)
+        truth = masked_logits(model, self.decoder(model), prompt, run.new, removal, self.carried)
+        for step, logits in enumerate(run.logits):
+            require_close(logits, truth[:, prompt.length - 1 + step], f"logits of step {step}")
+
+    @adapter_law
+    def test_mass_counts_what_was_merged(self) -> None:
+        """With ``mass="sizes"`` attention sees a token of n merged ones as n tokens, in every layer and step."""
+        (model, depth), prompt = self._model(), self._prompt()
+        merging = Pipeline(self._pipeline("merging", depth).operators, mass="sizes")
+        run = self._generate(model, prompt, merging)
+        mass = torch.ones(prompt.input_ids.shape)
+        for row, groups in enumerate(run.report.sources):
+            visual = set(prompt.columns(row))
+            anchors = [c for c in run.report.kept[row].tolist() if c in visual]
+            require(sum(map(len, groups)) == len(visual), f"row {row}: the mass of its tokens is not their number")
+            mass[row, anchors] = torch.tensor([float(len(group)) for group in groups])
+        removal = replace(self._removal(model, prompt, merging, run, depth), mass=mass)
+        truth = masked_logits(model, self.decoder(model), prompt, run.new, removal, self.carried)
         for step, logits in enumerate(run.logits):
             require_close(logits, truth[:, prompt.length - 1 + step], f"logits of step {step}")
 
@@ -57,7 +78,12 @@ class RemovalLaws(AdapterCase):
         with attach(model, pipeline), torch.no_grad():
             logits = model(**bare.inputs, use_cache=use_cache).logits[:, -1]
         truth = masked_logits(
-            model, self.decoder(model), bare, run.new[:, :0], self._removal(model, prompt, pipeline, run, depth)
+            model,
+            self.decoder(model),
+            bare,
+            run.new[:, :0],
+            self._removal(model, prompt, pipeline, run, depth),
+            self.carried,
         )
         require_close(logits, truth[:, -1], "logits of a bare forward")
 

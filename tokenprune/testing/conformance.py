@@ -18,4 +18,5 @@ class AdapterConformance(ReadingLaws, RemovalLaws, SessionLaws):
         rows: how many rows :meth:`make_prompt` knows, at least 2.
         images: whether some row holds images that the adapter reads.
         attention_weights: whether the model can be asked for attention weights (``output_attentions``, eager).
+        carried: what the adapter declares to travel with the tokens (:class:`tokenprune.carried.Carried`).
     """

@@ -6,11 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from tokenprune.operator import AFTER_LAYER
 from tokenprune.operators.attn_prune import AttnPrune
 from tokenprune.operators.st_merge import STMerge
 from tokenprune.operators.uniform import UniformSelect
@@ -79,6 +80,7 @@ def pipelines(depth: int, images: bool) -> dict[str, Pipeline]:
         "first layer": Pipeline([AttnPrune(layer=0, keep_ratio=0.4)]),
         "last layer": Pipeline([AttnPrune(layer=depth - 1, keep=2)]),
         "both": Pipeline([STMerge(keep_ratio=0.6, min_tokens=2), AttnPrune(layer=middle, keep_ratio=0.5)]),
+        "merging inside": Pipeline([PairsAt(0)]),
     }
     if images:
         found["images"] = Pipeline([AttnPrune(layer=middle, keep_ratio=0.4, modalities=("video", "image"))])
@@ -121,6 +123,26 @@ class ScoreWitness:
     def score(self, tokens: VisualTokens) -> Tensor:
         self.scores.append(RopeCausalScore().score(tokens))
         return self.scores[-1]
+
+
+@dataclass(frozen=True)
+class PairsAt:
+    """Merges the hidden states of each video's tokens two by two, after a layer."""
+
+    layer: int
+    site: ClassVar[str] = AFTER_LAYER
+    needs: ClassVar[tuple[str, ...]] = ()
+    modalities: ClassVar[tuple[str, ...]] = ("video",)
+
+    def plan(self, tokens: VisualTokens) -> TokenPlan:
+        pairs = [
+            torch.arange(span.slice.stop - span.slice.start).div(2, rounding_mode="floor") for span in tokens.spans
+        ]
+        counts = [int(pair[-1]) + 1 for pair in pairs]
+        homes = torch.cat([pair + sum(counts[:number]) for number, pair in enumerate(pairs)])
+        starts = [span.slice.start + 2 * torch.arange(count) for span, count in zip(tokens.spans, counts)]
+        device = tokens.features.device
+        return TokenPlan(torch.cat(starts).to(device), homes.to(device))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,8 @@ from tokenprune.plan import TokenPlan
 from tokenprune.testing.laws import require
 
 T = TypeVar("T")
-Decide = Callable[[], TokenPlan]
+Plans = Sequence[TokenPlan]
+"""What one asking gave: one plan, or one for each key-value head."""
 
 
 def same_bits(one: Tensor | None, other: Tensor | None) -> bool:
@@ -36,10 +37,12 @@ def same_bits(one: Tensor | None, other: Tensor | None) -> bool:
     )
 
 
-def same_plan(one: TokenPlan, other: TokenPlan) -> bool:
-    """Whether two plans are equal, bit for bit."""
+def same_plans(some: Plans, others: Plans) -> bool:
+    """Whether plans are equal, bit for bit."""
     parts = ("anchors", "assign", "weights", "blocks")
-    return all(same_bits(getattr(one, part), getattr(other, part)) for part in parts)
+    return len(some) == len(others) and all(
+        same_bits(getattr(one, part), getattr(other, part)) for one, other in zip(some, others) for part in parts
+    )
 
 
 @contextmanager
@@ -56,16 +59,16 @@ def unchanged(names: Sequence[str], tensors: Sequence[Tensor | None], operator: 
     require(repr(attributes) == repr(now), f"{type(operator).__name__} changed itself: {attributes} became {now}")
 
 
-def whatever_the_surroundings(decide: Decide, expected: TokenPlan) -> None:
+def whatever_the_surroundings(decide: Callable[[], Plans], expected: Plans) -> None:
     """Require the same plan under other global random states, autocast, gradients and inference mode."""
     for seed in (1, 2):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            require(same_plan(decide(), expected), "a second call on the same bits gave another plan")
+            require(same_plans(decide(), expected), "a second call on the same bits gave another plan")
     with torch.autocast("cpu", torch.bfloat16):
-        require(same_plan(decide(), expected), "under autocast the plan is another one")
+        require(same_plans(decide(), expected), "under autocast the plan is another one")
     with torch.inference_mode():
-        require(same_plan(decide(), expected), "in inference mode the plan is another one")
+        require(same_plans(decide(), expected), "in inference mode the plan is another one")
 
 
 def has_budget(operator: object) -> bool:

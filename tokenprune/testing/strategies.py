@@ -120,6 +120,7 @@ def operator_tokens(
     needs: Sequence[str] = (),
     grid: st.SearchStrategy[Grid] | None = None,
     count: int | None = None,
+    dim: int | None = None,
 ) -> VisualTokens:
     """:func:`visual_tokens` with the signals that an operator needs: with ties, zeros and extremes among them.
 
@@ -128,17 +129,23 @@ def operator_tokens(
         needs: names of signals.
         grid: ``(T, H, W)``; default: :func:`grids`.
         count: N, in place of a grid.
+        dim: components of a token.
     """
-    tokens = draw(visual_tokens(st.just((count, 1, 1)) if count is not None else grid))
+    frames = st.just((count, 1, 1)) if count is not None else grid
+    tokens = draw(visual_tokens(frames, None if dim is None else st.just(dim)))
     total, seed = len(tokens), _generator(draw)
     signals: dict[str, Any] = {}
-    for name in needs:
+    for name in sorted(needs, key="attention".__ne__):  # the text has as many rows as it
         if name == "attention":
-            signals[name] = draw(attention_views(visual=total))
+            signals[name] = draw(attention_views(visual=total, features=tokens.features))
         elif name == "encoder_keys":
             signals[name] = torch.randn(total, 4, generator=seed)
+        elif name == "embeddings":
+            width = tokens.features.shape[1]
+            signals[name] = draw(st.sampled_from([_random, _few_values]))(seed, 1, total, width)[0].float()
         elif name == "text":
-            signals[name] = torch.randn(3, tokens.features.shape[1], generator=seed).to(tokens.features.dtype)
+            rows = len(signals["attention"].text_rows) if "attention" in signals else 3
+            signals[name] = torch.randn(rows, tokens.features.shape[1], generator=seed).to(tokens.features.dtype)
         else:
             random = torch.rand(total, generator=seed)
             kinds = [random, torch.zeros(total), torch.randint(0, 3, (total,), generator=seed) / 4, random * 1e-38]
@@ -158,11 +165,21 @@ def seen_by(view: AttentionView) -> VisualTokens:
 
 @st.composite
 def attention_views(
-    draw: st.DrawFn, dtype: st.SearchStrategy[torch.dtype] | None = None, visual: int | None = None
+    draw: st.DrawFn,
+    dtype: st.SearchStrategy[torch.dtype] | None = None,
+    visual: int | None = None,
+    features: Tensor | None = None,
 ) -> AttentionView:
     """One prompt row as scorers see it: grouped heads, left padding, visual columns with gaps, text rows after them.
 
-    ``queries`` and ``keys`` return the same tensors every time they are asked.
+    The layers before and after have other queries and keys, the one before hidden states as well.
+    ``queries``, ``keys`` and ``values`` return the same tensors every time they are asked.
+
+    Args:
+        draw: given by hypothesis.
+        dtype: of queries and keys; default: fp32 or bf16.
+        visual: number of visual columns; default: 1 to 12.
+        features: ``(N, D)`` hidden states of the visual columns; default: as wide as two heads.
     """
     kv_heads, group = draw(st.integers(1, 3)), draw(st.integers(1, 3))
     head_dim = 2 * draw(st.integers(1, 4))
@@ -178,15 +195,25 @@ def attention_views(
     def tensors(heads: int, count: int) -> dict[bool, Tensor]:
         return {r: (torch.randn(heads, count, head_dim, generator=seed) * spread).to(form) for r in (True, False)}
 
-    queries, keys = tensors(kv_heads * group, rows), tensors(kv_heads, length)
-    return AttentionView(
-        read_queries=lambda rotated: queries[rotated],
-        read_keys=lambda rotated: keys[rotated],
-        text_rows=torch.arange(length - rows, length),
-        visual_columns=columns,
-        valid_keys=torch.arange(length) >= padding,
-        scaling=head_dim**-0.5,
-    )
+    def layer() -> AttentionView:
+        queries, keys, values = tensors(kv_heads * group, rows), tensors(kv_heads, length), tensors(kv_heads, length)
+        return AttentionView(
+            read_queries=lambda rotated: queries[rotated],
+            read_keys=lambda rotated: keys[rotated],
+            text_rows=torch.arange(length - rows, length),
+            visual_columns=columns,
+            valid_keys=torch.arange(length) >= padding,
+            scaling=head_dim**-0.5,
+            read_values=lambda: values[True],
+        )
+
+    shown = torch.randn(visual, 2 * head_dim, generator=seed) if features is None else features.detach()
+    states = torch.randn(2, length, shown.shape[1], generator=seed, dtype=torch.float64) * shown.abs().amax().double()
+    before, after = (states[n].to(shown.dtype) for n in (0, 1))
+    after[columns] = shown
+    before[columns[::2]] = shown[::2]  # half of them have not moved
+    neighbours = {-1: replace(layer(), read_hidden=before.__getitem__), 1: layer()}
+    return replace(layer(), read_hidden=after.__getitem__, neighbour=neighbours.__getitem__)
 
 
 def _generator(draw: st.DrawFn) -> Generator:

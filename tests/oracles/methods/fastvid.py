@@ -50,17 +50,15 @@ def segments_of(links: list[float], segments: int, tau: float, decide: Decisions
 
 def divide(budget: int, frames: list[int], places: int, carrying: list[int], ratio: float, step: int) -> _Parts:
     """A segment's budget over its frames."""
-    if budget > len(carrying) * places:
-        others = [t for t in frames if t not in carrying]
-        extra = split([1] * len(others), [places] * len(others), budget - len(carrying) * places)
-        return _Parts({**dict.fromkeys(carrying, places), **dict(zip(others, extra, strict=True))}, {})
     anchors = carrying[::step][::-1]
     wanted = max(math.floor(Fraction(str(ratio)) * budget), 1) if budget else 0
     context = split([1] * len(anchors), [places // 2] * len(anchors), wanted)
     contextual = dict(zip(anchors, context, strict=True))
     room = [places - contextual.get(t, 0) for t in carrying]
     salient = split([1] * len(carrying), room, budget - sum(context))
-    return _Parts(dict(zip(carrying, salient, strict=True)), contextual)
+    others = [t for t in frames if t not in carrying]
+    extra = split([1] * len(others), [places] * len(others), budget - sum(context) - sum(salient))
+    return _Parts(dict(zip([*carrying, *others], [*salient, *extra], strict=True)), contextual)
 
 
 def reference(

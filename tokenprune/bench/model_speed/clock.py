@@ -19,7 +19,7 @@ class AnswerClock:
     """A streamer that notes when tokens arrive, and hooks that time the vision tower and the decoder's first forward.
 
     On a GPU the times are those of CUDA events; ``generate`` itself waits for each token before it is put here, and
-    nothing else is waited for.
+    nothing else is waited for. (`torch.utils.benchmark` times whole statements; it would have to wait between parts.)
 
     Args:
         device: where the model runs.

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.bench.model_speed.clip import clip_pixels, video_processor
-from tokenprune.bench.model_speed.ideal import run_ideal
+from tokenprune.bench.model_speed.eager_baseline import cuts_of, run_eager_baseline
+from tokenprune.bench.model_speed.lower_bound import run_lower_bound
 from tokenprune.bench.model_speed.prompt import make_prompt, random_features, require_room
 from tokenprune.bench.model_speed.rows import Figures, make_row, with_vision
 from tokenprune.bench.model_speed.runs import Bench, Subject, encode_clips, run_pipeline, run_plain, run_vision
 from tokenprune.bench.model_speed.shapes import build
 from tokenprune.bench.model_speed.trace import write_traces
-from tokenprune.bench.model_speed.usual import cuts_of, run_usual
 from tokenprune.bench.speed.figures import Interleaved, Progress, Sample, interleave
 from tokenprune.bench.speed.machine import describe_machine
 from tokenprune.bench.speed.request import SpeedRequest
@@ -31,7 +31,7 @@ PLAIN = "plain"
 
 
 def measure(family: Family, request: SpeedRequest, progress: Progress | None = None) -> SpeedResult:
-    """Measure the plain model, each pipeline, its ideal and its usual way, and the vision encoder, in turn.
+    """Measure the plain model, each pipeline, its lower bound and its eager baseline, and the vision encoder, in turn.
 
     Each run generates one answer with the clips encoded already; the encoder does the same for everyone, runs once a
     round, and its time is added to the answers of its round.
@@ -81,7 +81,7 @@ class _Loaded:
 
 def _check_names(request: SpeedRequest) -> None:
     for name in request.pipelines:
-        if name in (PLAIN, VISION) or name.startswith(("ideal: ", "usual: ")):
+        if name in (PLAIN, VISION) or name.startswith(("lower bound: ", "eager baseline: ")):
             raise InvalidValueError(f"a pipeline must not be named like another row, got {shown(name)}")
 
 
@@ -121,9 +121,11 @@ def _subjects(bench: Bench, request: SpeedRequest) -> list[Subject]:
         pruned = Subject(name, "pipeline", partial(run_pipeline, bench, pipeline), pipeline)
         subjects.append(pruned)
         if len(pipeline):
-            subjects.append(Subject(f"ideal: {name}", "ideal", partial(run_ideal, bench, pruned), pipeline))
-        if cuts and request.usual:
-            subjects.append(Subject(f"usual: {name}", "usual", partial(run_usual, bench, cuts), pipeline))
+            run = partial(run_lower_bound, bench, pruned)
+            subjects.append(Subject(f"lower bound: {name}", "lower bound", run, pipeline))
+        if cuts and request.eager_baseline:
+            run = partial(run_eager_baseline, bench, cuts)
+            subjects.append(Subject(f"eager baseline: {name}", "eager baseline", run, pipeline))
     return subjects
 
 
@@ -139,7 +141,7 @@ def _rows(bench: Bench, subjects: list[Subject], found: Interleaved) -> list[Spe
             subject.facts,
             figures[subject.name],
             None if subject.role == "plain" else figures.get(PLAIN),
-            figures.get(f"ideal: {subject.name}"),
+            figures.get(f"lower bound: {subject.name}"),
         )
         for subject in subjects
         if subject.name in figures and subject.facts is not None

@@ -40,7 +40,7 @@ def with_vision(figures: Figures, vision: Figure) -> dict[str, Figure]:
 
 
 def make_row(
-    bench: Bench, subject: Subject, facts: Facts, figures: Figures, plain: Figures | None, ideal: Figures | None
+    bench: Bench, subject: Subject, facts: Facts, figures: Figures, plain: Figures | None, lower: Figures | None
 ) -> SpeedRow:
     """One subject's row.
 
@@ -50,7 +50,7 @@ def make_row(
         facts: what it computed and stored.
         figures: with the vision encoder's seconds.
         plain: the plain model's, None where it did not run or is this subject.
-        ideal: of this subject's ideal, where there is one.
+        lower: of this subject's lower bound, where there is one.
     """
     shape = decoder_shape(bench)
     formula = kv_bytes(shape, bench.prompt.rows, facts.longest, bench.parts.text.dtype.itemsize)
@@ -65,7 +65,7 @@ def make_row(
         kv_bytes=facts.kv_bytes,
         kv_bytes_by_formula=formula,
         operators=_operators(facts, figures),
-        ratios=_ratios(figures, plain, ideal),
+        ratios=_ratios(figures, plain, lower),
         speedups=_speedups(figures, plain),
         pipeline=None if subject.pipeline is None else subject.pipeline.to_dict(),
     )
@@ -98,10 +98,10 @@ def _operators(facts: Facts, figures: Figures) -> list[OperatorCost]:
     ]
 
 
-def _ratios(figures: Figures, plain: Figures | None, ideal: Figures | None) -> dict[str, Figure]:
+def _ratios(figures: Figures, plain: Figures | None, lower: Figures | None) -> dict[str, Figure]:
     ratios: dict[str, Figure] = {}
-    if ideal is not None:
-        ratios["llm_prefill / ideal"] = figures[PREFILL].over(ideal[PREFILL])
+    if lower is not None:
+        ratios["llm_prefill / lower bound"] = figures[PREFILL].over(lower[PREFILL])
     for name, quantity in _COMPARED.items():
         if plain is not None and quantity in figures and quantity in plain:
             ratios[name] = figures[quantity].over(plain[quantity])

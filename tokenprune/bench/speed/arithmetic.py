@@ -28,6 +28,8 @@ class DecoderShape:
     intermediate: int
 
 
+# `torch.utils.flop_counter` would need one more prefill of every row, counts the masked half of causal attention, and
+# knows no attention of a CPU but the eager one. A test holds this formula against it.
 def prefill_flops(shape: DecoderShape, layer_tokens: Sequence[Sequence[int]]) -> int:
     """Floating-point operations of the decoder layers over a prompt; a multiply and an add are two.
 

@@ -65,6 +65,8 @@ def count_dispatched(call: Callable[[], Result], device: torch.device) -> tuple[
     return result, Dispatched(dict(counting.operations), dict(counting.waits))
 
 
+# `torch.profiler` counts views and the parts of composite operations along with the rest, and sees a wait only on the
+# GPU that it happens on. What is asked of torch, and what of it has to wait, is the same on every device.
 class _Counting(TorchDispatchMode):
     def __init__(self, device_type: str) -> None:
         super().__init__()

@@ -20,6 +20,8 @@ Progress = Callable[[int, int], None]
 """Called with (runs done, runs in all)."""
 
 
+# `torch.utils.benchmark.Measurement` holds the seconds of one statement. These are bytes, rates and ratios too, and run
+# by run, so that two of them can be paired.
 @dataclass(frozen=True)
 class Figure:
     """One quantity as several runs measured it, in the order of the runs.

@@ -31,7 +31,7 @@ class SpeedRequest:
             trained model is shown a clip and makes its own features).
         rounds: counted runs of everything, at least 1.
         warmup: runs before them that are not counted.
-        usual: whether the usual way (eager attention, weights put out, masking) is measured too.
+        eager_baseline: whether eager attention, with weights put out and masking, is measured too.
         profile: directory for one trace of each subject, from a run that is not counted; None: no traces.
         device: None is the adapter's choice, as for the next two.
         dtype: name of a dtype.
@@ -51,7 +51,7 @@ class SpeedRequest:
     static: float = 0.5
     rounds: int = 5
     warmup: int = 1
-    usual: bool = True
+    eager_baseline: bool = True
     profile: Path | None = None
     device: str | None = None
     dtype: str | None = None

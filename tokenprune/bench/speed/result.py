@@ -10,9 +10,10 @@ from typing import Any, Literal
 from tokenprune.bench.speed.figures import Figure
 
 FORMAT = "tokenprune.speed"
-VERSION = 1
+VERSION = 2
+"""Version 1 called the lower bound ``ideal`` and the eager baseline ``usual``; nothing else is different."""
 
-Role = Literal["plain", "pipeline", "ideal", "usual"]
+Role = Literal["plain", "pipeline", "lower bound", "eager baseline"]
 """The model without tokenprune; a pipeline; the plain layers at a pipeline's lengths, without any operator; eager
 attention whose weights are put out, then masking."""
 
@@ -66,7 +67,7 @@ class SpeedRow:
     """One subject.
 
     Args:
-        name: unique in its result: ``plain``, a pipeline's name, ``ideal: NAME``, ``usual: NAME``.
+        name: unique in its result: ``plain``, a pipeline's name, ``lower bound: NAME``, ``eager baseline: NAME``.
         role: what it is.
         figures: quantity -> figure. ``llm_prefill_seconds`` (the decoder's forward over the prompt, operators
             included) is there for every role; ``time_to_first_token_seconds`` (vision encoder, then everything up to
@@ -78,7 +79,7 @@ class SpeedRow:
         kv_bytes: measured in the cache after the prefill; None where no cache was cut or kept.
         kv_bytes_by_formula: rows x longest kept row x layers x 2 x kv heads x head dim x item size.
         operators: of a pipeline.
-        ratios: what is compared -> figure of paired runs, such as ``llm_prefill / ideal``.
+        ratios: what is compared -> figure of paired runs, such as ``llm_prefill / lower bound``.
         speedups: ``time_to_first_token`` and ``answer`` against the plain model.
         pipeline: description of the pipeline.
     """

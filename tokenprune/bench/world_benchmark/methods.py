@@ -3,17 +3,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from tokenprune.bench.benchmark import MethodGrid
 from tokenprune.bench.world_benchmark.entries import Entry, Fixed, Suite
+from tokenprune.catalogue import Method, methods
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import not_one_of
-from tokenprune.operator import BEFORE_LLM, site_of
+from tokenprune.operator import BEFORE_LLM
 from tokenprune.pipeline import Pipeline
-from tokenprune.plugins import default_registry
 
 Masses = tuple[str | None, ...]
 
@@ -21,9 +20,10 @@ CHOSEN: Mapping[str, Mapping[str, Any]] = {"CDPruner": {"relevance": "text"}}
 """Parameters without which a method would need what no benchmark can give."""
 
 
-def methods() -> dict[str, type]:
-    """The operators before the LLM that can be given a budget, by name."""
-    return {name: cls for name, cls in sorted(default_registry().operators.items()) if _is_method(name, cls)}
+def known_methods() -> dict[str, Method]:
+    """The methods before the LLM that can be given a budget; a form of one under the method's name and its own."""
+    found = [each for each in methods() if each.site == BEFORE_LLM and each.has_budget]
+    return {f"{each.name}({each.variant})" if each.variant else each.name: each for each in found}
 
 
 def grid_suite(grid: MethodGrid) -> Suite:
@@ -32,7 +32,7 @@ def grid_suite(grid: MethodGrid) -> Suite:
     Raises:
         InvalidValueError: an unknown method, or a budget that is not a fraction in (0, 1].
     """
-    known = methods()
+    known = known_methods()
     names = tuple(known) if grid.names is None else grid.names
     for name in names:
         if name not in known:
@@ -40,13 +40,13 @@ def grid_suite(grid: MethodGrid) -> Suite:
     entries: list[Entry] = []
     for name in names:
         for budget in grid.budgets:
-            operator = _at(name, known[name], budget)
+            given = {**known[name].settings, **CHOSEN.get(name, {})}
+            operator = known[name].cls(keep_ratio=budget, **given)
             for pipeline in with_masses(Pipeline([operator]), grid.masses):
                 series = name if pipeline.mass is None else f"{name} + mass"
                 label = f"{series} at {100 * budget:g} %"
-                entries.append(
-                    Fixed(label, series, pipeline, nominal=budget, reseeded=hasattr(operator, "seed"), method=name)
-                )
+                seeded = hasattr(operator, "seed")
+                entries.append(Fixed(label, series, pipeline, nominal=budget, reseeded=seeded, method=name))
     return Suite(tuple(entries))
 
 
@@ -61,14 +61,3 @@ def with_masses(pipeline: Pipeline, masses: Masses) -> Iterator[Pipeline]:
     """The pipeline with each of these masses; as it is where there are none, or nothing is removed."""
     forms: Iterable[str | None] = masses if masses and len(pipeline) else (pipeline.mass,)
     return (Pipeline(pipeline.operators, mass=mass) for mass in forms)
-
-
-def _is_method(name: str, cls: type) -> bool:
-    fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    if not hasattr(cls, "plan") or not {"keep_ratio", "keep"} <= fields:
-        return False
-    return site_of(_at(name, cls, 0.5)) == BEFORE_LLM
-
-
-def _at(name: str, cls: type, budget: float) -> Any:
-    return cls(keep_ratio=budget, **CHOSEN.get(name, {}))

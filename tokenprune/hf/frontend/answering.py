@@ -14,7 +14,7 @@ from tokenprune.answers import Answer
 from tokenprune.errors import InvalidValueError
 from tokenprune.hf.frontend.clock import Clock
 from tokenprune.hf.frontend.family import Loaded
-from tokenprune.hf.frontend.features import encoded_before
+from tokenprune.hf.frontend.features import VideoFeatures, encoded_before
 from tokenprune.messages import shown
 from tokenprune.pipeline import Pipeline
 
@@ -24,7 +24,7 @@ def answer(
     inputs: Mapping[str, Tensor],
     pipeline: Pipeline | None = None,
     max_new_tokens: int = 64,
-    features: Tensor | None = None,
+    features: Tensor | VideoFeatures | None = None,
     fallback: str | None = None,
 ) -> Answer:
     """Generate greedily from one prompt and time it.
@@ -36,7 +36,7 @@ def answer(
         inputs: of one prompt, from :func:`tokenprune.hf.frontend.chat.model_inputs`; moved to the model's device.
         pipeline: attached for this one call; None runs the plain model.
         max_new_tokens: length of the answer, at most.
-        features: ``(N, D)`` what the vision tower made of the clip before, and is not to make again; then of its
+        features: what the vision tower made of the clip before, and is not to make again; then of its
             pixels only :func:`tokenprune.hf.frontend.features.few_pixels` are needed.
         fallback: as :func:`tokenprune.attach` takes it.
 

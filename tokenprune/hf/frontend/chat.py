@@ -9,12 +9,9 @@ from typing import Any
 
 from torch import Tensor
 
-from tokenprune.errors import InvalidValueError, VideoError
+from tokenprune.errors import InvalidValueError
+from tokenprune.hf.frontend.pixels import PixelOptions, makes_patches, processor_errors
 from tokenprune.hf.frontend.video import ProcessorFit, VideoClip, video_metadata
-from tokenprune.messages import shown
-
-# How far the processor's own rule may exceed its upper bound: a frame is given at least 1.05 times the lower one.
-_SHARE_FLOOR = 1.05
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +52,9 @@ def model_inputs(
 ) -> dict[str, Tensor]:
     """What ``model.generate`` takes for a batch of conversations, on the CPU, shorter rows padded on the left.
 
-    Returns ``input_ids`` and ``attention_mask`` ``(B, L)``, ``mm_token_type_ids`` ``(B, L)``, and, where there are
-    videos, ``pixel_values_videos``, ``video_grid_thw`` and ``second_per_grid_ts`` over all videos in order.
+    Returns ``input_ids`` and ``attention_mask`` ``(B, L)``, and what else the processor makes: with Qwen's
+    ``mm_token_type_ids`` ``(B, L)`` and, where there are videos, ``pixel_values_videos``, ``video_grid_thw`` and
+    ``second_per_grid_ts`` over all videos in order.
 
     Args:
         processor: the checkpoint's own; its pixels a frame and visual tokens a video apply, and frames are capped the
@@ -66,8 +64,8 @@ def model_inputs(
 
     Raises:
         InvalidValueError: no conversation, an empty question, control tokens such as ``<|video_pad|>`` in a text, or
-            `max_pixels` below one visual token.
-        VideoError: frames that cannot be resized (an aspect ratio of 200 and more).
+            `max_pixels` below one visual token, or for a processor that takes no bound.
+        VideoError: frames that cannot be resized (an aspect ratio of 200 and more), or too few of them.
     """
     if not conversations:
         raise InvalidValueError("at least one conversation is needed")
@@ -90,14 +88,10 @@ def model_inputs(
             "videos": [clip.frames for clip in clips],
             "video_metadata": [video_metadata(clip) for clip in clips],
             "do_sample_frames": False,
-            **_pixel_options(processor.video_processor, max_pixels),
+            **PixelOptions(processor.video_processor, max_pixels).for_clips([len(clip.frames) for clip in clips]),
         }
-    try:
+    with processor_errors():
         inputs = processor(text=prompts, padding=True, padding_side="left", return_tensors="pt", **options)
-    except ValueError as error:
-        if "aspect ratio" in str(error):
-            raise VideoError(f"a video cannot be resized: {error}") from error
-        raise
     return {name: _tensor(value) for name, value in inputs.items() if name != "video_metadata"}
 
 
@@ -105,29 +99,17 @@ def _text(text: str) -> dict[str, str]:
     return {"type": "text", "text": text}
 
 
-def reading_fit(processor: Any, max_pixels: int | None = None) -> ProcessorFit:
+def reading_fit(processor: Any, max_pixels: int | None = None) -> ProcessorFit | None:
     """What :func:`tokenprune.hf.frontend.video.load_clip` takes to hold frames no larger than the model will see them.
+
+    None for a processor that shows all frames in one size: frames are then held as they are in the file.
 
     Args:
         processor: the checkpoint's own.
         max_pixels: as :func:`model_inputs` will be given it.
     """
-    return ProcessorFit(processor.video_processor, _pixel_options(processor.video_processor, max_pixels))
-
-
-def _pixel_options(video_processor: Any, max_pixels: int | None) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    if getattr(video_processor, "cap_pixels_per_frame", None) is None:
-        options["cap_pixels_per_frame"] = True
-    if max_pixels is not None:
-        token = (video_processor.patch_size * video_processor.merge_size) ** 2
-        if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < token:
-            raise InvalidValueError(
-                f"max_pixels must be a whole number of at least {token}, one visual token, got {shown(max_pixels)}"
-            )
-        lower = min(int(video_processor.size["shortest_edge"]), int(max_pixels / _SHARE_FLOOR))
-        options["size"] = {"shortest_edge": lower, "longest_edge": max_pixels}
-    return options
+    options = PixelOptions(processor.video_processor, max_pixels)
+    return ProcessorFit(options) if makes_patches(processor.video_processor) else None
 
 
 def _tensor(value: Any) -> Tensor:

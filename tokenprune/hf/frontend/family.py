@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +21,8 @@ class Parts:
         model: the model with the language head.
         prompt: the module that joins vision and text.
         text: the decoder.
-        tower: the vision tower; called with ``pixels, grid_thw=...`` it gives out ``pooler_output``.
+        tower: the vision tower. One that has ``spatial_merge_size`` is called with ``pixels, grid_thw=...`` and gives
+            out ``pooler_output`` ``(N, D)``: its clips can be encoded once for many questions.
         encoder: where its signals can be read; None: nowhere.
     """
 
@@ -41,18 +42,17 @@ class Family(Protocol):
         ...
 
     @property
-    def model_type(self) -> str:
-        """What a checkpoint's ``config.json`` says."""
-        ...
-
-    @property
     def model_class(self) -> str:
-        """Name of the library's class with a language head."""
+        """Name of the library's class that loads its checkpoints with a language head."""
         ...
 
     @property
     def known(self) -> Sequence[str]:
         """Ids that are guessed at where a name is misspelt."""
+        ...
+
+    def declines(self, source: str, config: Mapping[str, Any]) -> str | None:
+        """None if this is the configuration (``config.json``) of one of the family, or what it is instead."""
         ...
 
     def parts(self, model: nn.Module) -> Parts:

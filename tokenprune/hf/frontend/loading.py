@@ -102,8 +102,7 @@ def why_not(family: Family, source: str) -> str | None:
     except Exception as error:  # OSError, connection errors, broken JSON: all mean the same here
         guess = "" if path.is_dir() else meant(source, family.known)
         raise ModelLoadError(f"cannot read the configuration of {source}: {first_line(error)}{guess}") from error
-    kind = config.get("model_type")
-    return None if kind == family.model_type else f"takes {family.model_type} models, this one is {shown(kind)}"
+    return family.declines(source, config)
 
 
 def _near(path: Path) -> str:

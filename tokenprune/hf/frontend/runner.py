@@ -16,7 +16,7 @@ from tokenprune.errors import InvalidValueError
 from tokenprune.hf.frontend.answering import answer
 from tokenprune.hf.frontend.chat import Conversation, model_inputs, reading_fit
 from tokenprune.hf.frontend.family import Family, Loaded
-from tokenprune.hf.frontend.features import encode, few_pixels
+from tokenprune.hf.frontend.features import VideoFeatures, can_encode_once, encode_video, few_pixels
 from tokenprune.hf.frontend.loading import load, why_not
 from tokenprune.hf.frontend.seen import pictures_of
 from tokenprune.hf.frontend.video import Damage, load_clip
@@ -25,13 +25,21 @@ from tokenprune.pipeline import Pipeline
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """Inputs of one question; with features, of a clip that was encoded before."""
+    """Inputs of one question; with features, of a clip that was encoded before.
+
+    Args:
+        inputs: what ``generate`` takes.
+        frames: that were sampled.
+        sampled_fps: frames a second.
+        damage: what of the file was lost.
+        features: what the vision tower made of the clip.
+    """
 
     inputs: Mapping[str, Tensor]
     frames: int
     sampled_fps: float
     damage: Damage | None = None
-    features: Tensor | None = None
+    features: VideoFeatures | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +69,11 @@ class FamilyModel:
         return pictures_of(self.loaded.processor.video_processor, ours.inputs)
 
     def encoded(self, prepared: object) -> Prepared:
-        """Run the vision tower, once for all answers."""
+        """Run the vision tower, once for all answers; a tower that cannot be told to skip its work runs each time."""
         ours = _ours(prepared)
-        features = encode(self.loaded.parts, ours.inputs)
+        if not can_encode_once(self.loaded.parts, ours.inputs):
+            return ours
+        features = encode_video(self.loaded.parts, ours.inputs)
         pixels = few_pixels(self.loaded.parts.tower, ours.inputs["pixel_values_videos"])
         return replace(ours, inputs={**ours.inputs, "pixel_values_videos": pixels}, features=features)
 

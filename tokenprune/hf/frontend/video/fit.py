@@ -3,10 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from tokenprune.hf.frontend.pixels import PixelOptions, frame_size
 from tokenprune.hf.frontend.video.clip import Frames
 
 Size = tuple[int, int]
@@ -27,18 +27,16 @@ class Fit(Protocol):
 
 @dataclass(frozen=True)
 class ProcessorFit:
-    """The size that a Qwen-VL video processor picks, and the very resampling it uses.
+    """The size that a video processor of patches picks, and the very resampling it uses.
 
     Each frame then holds the numbers that the processor would have made of it, and its own resizing changes nothing.
     Frames that it would enlarge are left to it.
 
     Args:
-        processor: a video processor whose output has ``video_grid_thw``.
-        options: what it is called with: ``size`` and the like.
+        pixels: the processor, whose output has ``video_grid_thw``, and how it is told the largest size.
     """
 
-    processor: Any
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    pixels: PixelOptions
 
     def size(self, height: int, width: int, frames: int) -> Size | None:
         """What the processor makes of such frames; it is asked, without any pixels, and so no rule is copied here."""
@@ -52,15 +50,9 @@ class ProcessorFit:
         from torchvision.transforms.v2 import functional
 
         pixels = torch.from_numpy(frame).permute(2, 0, 1).contiguous()
-        kind: Any = int(self.processor.resample)  # torchvision takes PIL's numbers too
+        kind: Any = int(self.pixels.processor.resample)  # torchvision takes PIL's numbers too
         resized = functional.resize(pixels, list(size), interpolation=kind, antialias=True)
         return resized.permute(1, 2, 0).numpy()
 
     def _asked(self, height: int, width: int, frames: int) -> Size:
-        import torch
-
-        empty = torch.empty((frames, 3, height, width), dtype=torch.uint8, device="meta")
-        made = self.processor(videos=[empty], do_sample_frames=False, return_tensors="pt", **self.options)
-        _, rows, columns = made["video_grid_thw"][0].tolist()
-        patch = int(self.processor.patch_size)
-        return rows * patch, columns * patch
+        return frame_size(self.pixels.processor, height, width, frames, self.pixels.for_clips([frames]))

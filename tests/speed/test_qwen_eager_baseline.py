@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The usual way hides what the pipeline removes, and leaves the model as it was."""
+"""The eager baseline hides what the pipeline removes, and leaves the model as it was."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from qwen25vl.tiny import LAYERS
 from speed.qwen_bench import bench, first_logits, hooks_of, model
 
 import tokenprune as tp
+from tokenprune.bench.model_speed.eager_baseline import cuts_of, masked_by_attention, run_eager_baseline
 from tokenprune.bench.model_speed.runs import timed_answer
-from tokenprune.bench.model_speed.usual import cuts_of, masked_by_attention, run_usual
 from tokenprune.budget import Budget
 
 
@@ -90,7 +90,7 @@ def test_what_is_hidden_stays_hidden_while_decoding() -> None:
 def test_the_model_is_as_it_was() -> None:
     made = bench()
     before = hooks_of(model())
-    sample, facts = run_usual(made, [(1, Budget(keep=4))])
+    sample, facts = run_eager_baseline(made, [(1, Budget(keep=4))])
     assert attentions("sdpa") == {"sdpa"}
     assert hooks_of(model()) == before
     assert facts.layer_tokens == [[made.prompt.length]] * LAYERS
@@ -99,14 +99,14 @@ def test_the_model_is_as_it_was() -> None:
     broken = made.parts.model.lm_head.register_forward_pre_hook(lambda *_: 1 / 0)
     try:
         with pytest.raises(ZeroDivisionError):
-            run_usual(made, [(1, Budget(keep=4))])
+            run_eager_baseline(made, [(1, Budget(keep=4))])
     finally:
         broken.remove()
     assert attentions("sdpa") == {"sdpa"}
     assert hooks_of(model()) == before
 
 
-def test_which_pipelines_have_a_usual_way() -> None:
+def test_which_pipelines_have_an_eager_baseline() -> None:
     assert cuts_of(tp.preset("default"), 28) == [(10, Budget(keep_ratio=0.4))]
     assert cuts_of(tp.preset("stage1_only"), 28) == []
     assert cuts_of(tp.Pipeline(), 28) == []

@@ -25,16 +25,16 @@ Cut = tuple[int, Budget]
 
 
 def cuts_of(pipeline: Pipeline, depth: int) -> list[Cut]:
-    """The pipeline's :class:`AttnPrune` that cut video tokens; without any there is no usual way either.
+    """The pipeline's :class:`AttnPrune` that cut video tokens; without any there is no eager baseline either.
 
-    Only their layers and budgets count: the usual way has scores of its own, and one ranking.
+    Only their layers and budgets count: the eager baseline has scores of its own, and one ranking.
     """
     placed = zip(pipeline.layers(depth), pipeline.selectors)
     return [(layer, s.budget) for layer, s in placed if isinstance(s, AttnPrune) and "video" in s.modalities]
 
 
-def run_usual(bench: Bench, cuts: Sequence[Cut]) -> tuple[Sample, Facts]:
-    """One answer in the usual way. Mergers before the LLM are not applied: the whole prompt is in every layer."""
+def run_eager_baseline(bench: Bench, cuts: Sequence[Cut]) -> tuple[Sample, Facts]:
+    """One answer by the eager baseline. Mergers before the LLM are not applied: the whole prompt is in every layer."""
     sample, _, kv_bytes = timed_answer(bench, masked_by_attention(bench.parts, bench.prompt, cuts))
     return sample, Facts(bench.unshortened, bench.prompt.length, kv_bytes)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The ideal runs the decoder's own layers, and nothing else."""
+"""The lower bound runs the decoder's own layers, and nothing else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from qwen25vl.tiny import LAYERS
 from speed.qwen_bench import bench, hooks_of, model
 
 import tokenprune as tp
-from tokenprune.bench.model_speed.ideal import run_ideal, run_layers
+from tokenprune.bench.model_speed.lower_bound import run_layers, run_lower_bound
 from tokenprune.bench.model_speed.runs import Bench, Subject, run_pipeline, run_plain
 from tokenprune.hf.frontend.family import Parts
 
@@ -78,7 +78,7 @@ def test_the_lengths_are_those_of_the_longest_row() -> None:
     pruned = Subject("mine", "pipeline", lambda: run_pipeline(made, pipeline), pipeline)
     pruned()
     assert pruned.facts is not None
-    sample, facts = run_ideal(made, pruned)
+    sample, facts = run_lower_bound(made, pruned)
     longest = [max(rows) for rows in pruned.facts.layer_tokens]
     assert facts.layer_tokens == [[length] * 2 for length in longest]
     assert longest[0] < made.prompt.length
@@ -93,4 +93,4 @@ def test_the_lengths_are_those_of_the_longest_row() -> None:
 def test_without_its_pipeline_it_cannot_run() -> None:
     made = bench()
     with pytest.raises(MemoryError, match="mine did not run"):
-        run_ideal(made, Subject("mine", "pipeline", lambda: run_plain(made)))
+        run_lower_bound(made, Subject("mine", "pipeline", lambda: run_plain(made)))

@@ -51,7 +51,7 @@ def run_layers(parts: Parts, embeds: Tensor, positions: Tensor, lengths: Sequenc
     return text.norm(hidden)
 
 
-def run_ideal(bench: Bench, pruned: Subject) -> tuple[Sample, Facts]:
+def run_lower_bound(bench: Bench, pruned: Subject) -> tuple[Sample, Facts]:
     """The prefill of a pipeline that has run, without its operators; rows are as long as its longest.
 
     Raises:

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every model that an installed adapter knows, as one family: loaded by the library's own Auto classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from tokenprune.errors import TokenPruneError, UnsupportedModeError
+
+if TYPE_CHECKING:
+    from tokenprune.hf.frontend.family import Parts
+
+TOWERS = ("visual", "vision_tower", "vision_model", "vision_encoder")
+"""What the library calls the module that sees the frames, beside the decoder."""
+
+
+@dataclass(frozen=True)
+class AutoFamily:
+    """A :class:`tokenprune.hf.frontend.family.Family` that leaves it to the adapters which models it has."""
+
+    name: str = "transformers"
+    model_class: str = "AutoModelForImageTextToText"
+    known: tuple[str, ...] = ()
+
+    def declines(self, source: str, config: Mapping[str, Any]) -> str | None:
+        """What the adapters say of a model of this configuration, made without weights."""
+        from tokenprune.plugins import find_adapter
+
+        try:
+            model = without_weights(source)
+        except Exception as error:  # the library has no class for it, or refuses its configuration
+            return f"cannot make a model of its configuration: {str(error).strip().splitlines()[0]}"
+        try:
+            find_adapter(model)
+        except TokenPruneError as error:
+            return str(error)
+        return None
+
+    def parts(self, model: nn.Module) -> Parts:
+        """From the port of the adapter that accepts it."""
+        from tokenprune.hf.decoder import HFDecoder
+        from tokenprune.hf.frontend.family import Parts
+        from tokenprune.plugins import find_adapter
+
+        port = find_adapter(model).port()
+        if not isinstance(port, HFDecoder):
+            raise UnsupportedModeError(f"the adapter of {type(model).__name__} drives no Hugging Face decoder")
+        tower = next((module for name in TOWERS if (module := getattr(port.prompt, name, None)) is not None), None)
+        if tower is None:
+            raise UnsupportedModeError(f"{type(port.prompt).__name__} has no vision tower that is known")
+        return Parts(port.model, port.prompt, port.text, tower, port.encoder)
+
+    def shipped(self) -> Path:
+        """None ships."""
+        raise FileNotFoundError("no model ships with this adapter")
+
+    def demo(self) -> Path:
+        """None ships."""
+        raise FileNotFoundError("no clip ships with this adapter")
+
+    def unknown_words(self, question: str) -> tuple[str, ...]:
+        """Nothing is known of what its models were taught."""
+        return ()
+
+
+def without_weights(source: str) -> nn.Module:
+    """The model of a checkpoint's configuration, its parameters without any memory."""
+    import torch
+    import transformers
+
+    config = transformers.AutoConfig.from_pretrained(source)
+    with torch.device("meta"):
+        model: nn.Module = transformers.AutoModelForImageTextToText.from_config(config)
+    return model
+
+
+AUTO = AutoFamily()
