@@ -203,8 +203,11 @@ class PrefillForward:
         return args, changed
 
     def _reading(self, stage: Stage, layer: int, cuts: Mapping[int, Stage]) -> StageReading:
-        alone = layer - 1 not in cuts
-        return StageReading(stage, layer, self.layers, self.state, self.active.reader, lambda: self.handle, alone)
+        def added(hidden: Tensor) -> Tensor:
+            return self.cargo.add(hidden, layer) if layer < len(self.cargo.additions) else hidden
+
+        reader, alone = self.active.reader, layer - 1 not in cuts
+        return StageReading(stage, layer, self.layers, self.state, reader, lambda: self.handle, added, alone)
 
     def asked_rows(self, stage: Stage) -> list[Tensor]:
         """The text rows of each prompt row, none of those about which the operator will not be asked."""
