@@ -55,7 +55,7 @@ def test_a_row_is_what_an_operator_of_the_class_says() -> None:
     assert (found["AttnPrune"].site, found["AttnPrune"].needs) == ("after_layer", ("attention",))
     assert (found["VisionZip"].site, found["VisionZip"].needs) == ("before_llm", ("encoder_column", "encoder_keys"))
     assert found["CDPruner"].needs == ("relevance",)
-    assert [name for name in ("EVS", "STMerge", "AveragePool") if found[name].has_budget] == ["EVS", "STMerge"]
+    assert all(found[name].has_budget for name in ("EVS", "STMerge", "AveragePool"))
     assert found["TOVA"].reads_question
     assert not found["KNorm"].reads_question
     assert not found["VisionZip"].reads_question

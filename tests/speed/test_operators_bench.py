@@ -36,7 +36,7 @@ from tokenprune.scorers import SCORERS
 SMALL = AttentionShape(heads=4, kv_heads=2, head_dim=8, text_before=3, text_rows=5)
 REQUEST = OperatorsRequest(frames=(8, 4), rows=4, columns=5, width=64, static=0.5, rounds=2, warmup=1, attention=SMALL)
 CPU = torch.device("cpu")
-EACH = 13 + len(METHODS) + len(PRESSES)
+EACH = 12 + len(METHODS) + len(PRESSES)
 """Subjects of a clip."""
 
 

@@ -46,13 +46,12 @@ class Press:
         views = [reader.view(row, None, valid[row], nothing) for row in range(len(valid))]
         self._queries[layer] = [(view.read_queries, view.scaling) for view in views]
 
-    def cut(self, handle: PrunableHandle, final: Slots, layers: int) -> None:
+    def cut(self, handle: PrunableHandle, final: Slots) -> None:
         """Ask the operator about every layer and row, and keep what it names.
 
         Args:
             handle: the settled cache.
             final: what every layer stores.
-            layers: number of layers.
 
         Raises:
             PlanError: a plan is unlawful, or keeps another number than in the first layer.
@@ -63,16 +62,17 @@ class Press:
         slot_of.scatter_(1, final.columns, slots)  # a padding slot's column is that of no token that is asked for
         visual = [slot_of[n, state.slots.columns[n, row.places]] for n, row in enumerate(state.rows)]
         text = [slot_of[n, state.slots.columns[n, places]] for n, places in enumerate(state.text_rows)]
-        decided = [self._decide(handle, layer, final, visual, text) for layer in range(layers)]
+        layers = handle.storing
+        decided = [self._decide(handle, layer, final, visual, text) for layer in layers]
         counts = [found[0].kept for found in decided[0]]
-        for layer, plans in enumerate(decided):
+        for layer, plans in zip(layers, decided):
             for found, count in zip(plans, counts):
                 if found[0].kept != count:
                     raise PlanError(
-                        f"{self.stage.name} keeps {found[0].kept} tokens in layer {layer}, {count} in layer 0"
+                        f"{self.stage.name} keeps {found[0].kept} tokens in layer {layer}, {count} in layer {layers[0]}"
                     )
         last = max(int(span.columns[-1]) for row in state.rows for span in row.spans)
-        for layer, plans in enumerate(decided):  # all have been asked and checked: nothing is cut before
+        for layer, plans in zip(layers, decided):  # all have been asked and checked: nothing is cut before
             _take(handle.layer(layer), final, visual, plans, state.first_column + last + 1)
         self.prefill.press(self.stage, counts, [_shares(of_row) for of_row in zip(*decided)])
 
@@ -137,7 +137,7 @@ def _take(
     heads = max(len(found) for found in plans)
     gathered: list[Any] = []
     for head in range(heads):
-        stays = final.valid.clone()
+        stays = final.valid.clone()  # text and earlier turns stay, in every layer and head
         for row, found in enumerate(plans):
             plan = found[min(head, len(found) - 1)]
             stays[row, visual[row]] = False
@@ -145,6 +145,8 @@ def _take(
         real = [have - len(where) + found[0].kept for have, where, found in zip(final.real, visual, plans)]
         gathered.append(final.keep(stays, real))
     left = final.after(gathered[0])
+    # Heads keep other tokens but equally many, so padding stands in the same slots of all, and one mask serves them:
+    # which column a slot holds does not matter to it, for all that is kept comes before the next query.
     index = gathered[0].index if heads == 1 else torch.stack([gather.index for gather in gathered], dim=1)
     layer.press(index, left.columns, left.padding_mask, whole_from)
 

@@ -60,6 +60,7 @@ PRESSES: tuple[type[ScoredPress], ...] = (SnapKV, KNorm, TOVA, InfiniPotV)
 METHODS: tuple[Any, ...] = (
     UniformSelect,
     RandomSelect,
+    AveragePool,
     Cover,
     EVS,
     VidCom2,
@@ -171,7 +172,6 @@ def subjects_of(clip: Clip, *, direct: bool) -> dict[str, Subject]:
     subjects[f"STMerge(keep_ratio={BUDGET}): plan"] = _merger(clip, STMerge(keep_ratio=BUDGET))
     for method in METHODS:
         subjects[f"{method.__name__}(keep_ratio={BUDGET}): plan"] = _merger(clip, method(keep_ratio=BUDGET))
-    subjects["AveragePool: plan"] = _merger(clip, AveragePool())
     for press in PRESSES:
         subjects[f"{press.__name__}(keep_ratio={BUDGET}): plan of one layer"] = _press(clip, press(keep_ratio=BUDGET))
     for name in SCORERS:
