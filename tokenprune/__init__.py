@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from tokenprune.operators.average_pool import AveragePool as AveragePool
     from tokenprune.operators.cdpruner import CDPruner as CDPruner
     from tokenprune.operators.cover import Cover as Cover
+    from tokenprune.operators.dart import DART as DART
     from tokenprune.operators.divprune import DivPrune as DivPrune
     from tokenprune.operators.dtd import DTD as DTD
     from tokenprune.operators.dycoke import DyCoke as DyCoke
@@ -65,21 +66,27 @@ if TYPE_CHECKING:
     from tokenprune.operators.fastv import FastV as FastV
     from tokenprune.operators.fastvid import FastVID as FastVID
     from tokenprune.operators.flashvid import FlashVID as FlashVID
+    from tokenprune.operators.flashvid_inner import FlashVIDInner as FlashVIDInner
     from tokenprune.operators.floc import FLoC as FLoC
+    from tokenprune.operators.framefusion import FrameFusion as FrameFusion
     from tokenprune.operators.gleanvid import GleanVID as GleanVID
     from tokenprune.operators.holitom import HoliTom as HoliTom
+    from tokenprune.operators.holitom_inner import HoliTomInner as HoliTomInner
     from tokenprune.operators.infinipot import InfiniPotV as InfiniPotV
     from tokenprune.operators.knorm import KNorm as KNorm
     from tokenprune.operators.pyramiddrop import PyramidDrop as PyramidDrop
     from tokenprune.operators.random import RandomSelect as RandomSelect
     from tokenprune.operators.snapkv import SnapKV as SnapKV
+    from tokenprune.operators.sparsevlm import SparseVLM as SparseVLM
     from tokenprune.operators.st_merge import STMerge as STMerge
+    from tokenprune.operators.sttm import STTM as STTM
     from tokenprune.operators.tome import ToMe as ToMe
     from tokenprune.operators.tova import TOVA as TOVA
     from tokenprune.operators.ttf import TTF as TTF
     from tokenprune.operators.uniform import UniformSelect as UniformSelect
     from tokenprune.operators.uniform_prune import RandomPrune as RandomPrune
     from tokenprune.operators.uniform_prune import UniformPrune as UniformPrune
+    from tokenprune.operators.v2drop import V2Drop as V2Drop
     from tokenprune.operators.vcast import VCast as VCast
     from tokenprune.operators.vidcom2 import VidCom2 as VidCom2
     from tokenprune.operators.visionzip import VisionZip as VisionZip
@@ -117,10 +124,17 @@ _PUBLIC = {
     "operators.attn_prune": "AttnPrune",
     "operators.cover": "Cover",
     "operators.average_pool": "AveragePool",
+    "operators.dart": "DART",
     "operators.divprune": "DivPrune",
     "operators.dycoke": "DyCoke",
     "operators.evs": "EVS",
+    "operators.flashvid_inner": "FlashVIDInner",
+    "operators.framefusion": "FrameFusion",
+    "operators.holitom_inner": "HoliTomInner",
     "operators.pyramiddrop": "PyramidDrop",
+    "operators.sparsevlm": "SparseVLM",
+    "operators.sttm": "STTM",
+    "operators.v2drop": "V2Drop",
     "operators.vidcom2": "VidCom2",
     "operators.visionzip": "VisionZip",
     "operators.cdpruner": "CDPruner",
@@ -130,9 +144,9 @@ _PUBLIC = {
     "operators.flashvid": "FlashVID",
     "operators.floc": "FLoC",
     "operators.gleanvid": "GleanVID",
+    "operators.holitom": "HoliTom",
     "operators.infinipot": "InfiniPotV",
     "operators.knorm": "KNorm",
-    "operators.holitom": "HoliTom",
     "operators.random": "RandomSelect",
     "operators.snapkv": "SnapKV",
     "operators.tova": "TOVA",

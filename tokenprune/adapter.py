@@ -23,6 +23,9 @@ class Accepted:
         depth: its number of decoder layers.
         readable: the layers whose attention can be read; None: all of them.
         yields: step back where another adapter accepts the model, too: that of a table does, for one of its own.
+
+    >>> Accepted(depth=28).depth
+    28
     """
 
     depth: int
@@ -32,7 +35,11 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Declined:
-    """The adapter cannot serve this model; ``reason`` is one line that says why, or what to install."""
+    """The adapter cannot serve this model; ``reason`` is one line that says why, or what to install.
+
+    >>> Declined("needs transformers 5.17 or newer").reason
+    'needs transformers 5.17 or newer'
+    """
 
     reason: str
 
@@ -40,6 +47,10 @@ class Declined:
 @dataclass(frozen=True, eq=False)
 class Prompt:
     """The tokens of one prefill, padding included.
+
+    >>> prompt = Prompt(torch.tensor([[0, 7, 8]]), position_ids=None, valid=torch.tensor([[False, True, True]]))
+    >>> int(prompt.valid.sum())
+    2
 
     Args:
         input_ids: ``(B, L)`` ids as the forward received them.
@@ -56,6 +67,9 @@ class Prompt:
 @dataclass(frozen=True, eq=False)
 class VisualSpan:
     """One video or image of a prompt row.
+
+    >>> VisualSpan("video", (2, 1, 2), torch.tensor([3, 4, 6, 7])).grid  # a timestamp stands in column 5
+    (2, 1, 2)
 
     Args:
         modality: ``"video"`` or ``"image"``.
@@ -167,6 +181,10 @@ class ModelAdapter(Protocol):
 @dataclass(frozen=True, eq=False)
 class AdaptedModel:
     """A model and the adapter that accepted it.
+
+    >>> from tokenprune.plugins import find_adapter
+    >>> find_adapter(model).depth
+    8
 
     Args:
         adapter: the adapter.

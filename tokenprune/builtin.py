@@ -15,6 +15,7 @@ def tokenprune_operators() -> Mapping[str, type]:
     from tokenprune.operators.average_pool import AveragePool
     from tokenprune.operators.cdpruner import CDPruner
     from tokenprune.operators.cover import Cover
+    from tokenprune.operators.dart import DART
     from tokenprune.operators.divprune import DivPrune
     from tokenprune.operators.dtd import DTD
     from tokenprune.operators.dycoke import DyCoke
@@ -22,20 +23,26 @@ def tokenprune_operators() -> Mapping[str, type]:
     from tokenprune.operators.fastv import FastV
     from tokenprune.operators.fastvid import FastVID
     from tokenprune.operators.flashvid import FlashVID
+    from tokenprune.operators.flashvid_inner import FlashVIDInner
     from tokenprune.operators.floc import FLoC
+    from tokenprune.operators.framefusion import FrameFusion
     from tokenprune.operators.gleanvid import GleanVID
     from tokenprune.operators.holitom import HoliTom
+    from tokenprune.operators.holitom_inner import HoliTomInner
     from tokenprune.operators.infinipot import InfiniPotV
     from tokenprune.operators.knorm import KNorm
     from tokenprune.operators.pyramiddrop import PyramidDrop
     from tokenprune.operators.random import RandomSelect
     from tokenprune.operators.snapkv import SnapKV
+    from tokenprune.operators.sparsevlm import SparseVLM
     from tokenprune.operators.st_merge import STMerge
+    from tokenprune.operators.sttm import STTM
     from tokenprune.operators.tome import ToMe
     from tokenprune.operators.tova import TOVA
     from tokenprune.operators.ttf import TTF
     from tokenprune.operators.uniform import UniformSelect
     from tokenprune.operators.uniform_prune import RandomPrune, UniformPrune
+    from tokenprune.operators.v2drop import V2Drop
     from tokenprune.operators.vcast import VCast
     from tokenprune.operators.vidcom2 import VidCom2
     from tokenprune.operators.visionzip import VisionZip
@@ -46,7 +53,7 @@ def tokenprune_operators() -> Mapping[str, type]:
     mergers = (STMerge, UniformSelect, RandomSelect, AveragePool, Cover, ToMe, FastVID, FlashVID, HoliTom)
     pruners = (CDPruner, DivPrune, DTD, DyCoke, EVS, FLoC, GleanVID, TTF, VCast, VidCom2, VisionZip)
     selectors = (AttnPrune, UniformPrune, RandomPrune)
-    inside = (FastV, PyramidDrop)
+    inside = (FastV, PyramidDrop, DART, V2Drop, SparseVLM, FlashVIDInner, HoliTomInner, FrameFusion, STTM)
     presses = (SnapKV, KNorm, TOVA, InfiniPotV)
     scorers = (RopeCausalScore, ContentScore, KeyNormScore)
     operators = (*mergers, *pruners, *selectors, *inside, *presses)

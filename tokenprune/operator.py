@@ -41,6 +41,12 @@ class Operator(Protocol):
     * ``budget``: ``budget(total)`` is the exact number it will leave, None where the content decides (the default).
     * ``needs_full_grid``: True where it must be the first, because it reads frames and positions from the whole grid.
     * ``mass``: ``"sizes"`` where it is meant to be used with attention mass.
+
+    >>> class EveryThird:
+    ...     def plan(self, tokens):
+    ...         return TokenPlan.keeping(torch.arange(0, len(tokens), 3), len(tokens))
+    >>> isinstance(EveryThird(), Operator)
+    True
     """
 
     def plan(self, tokens: VisualTokens) -> TokenPlan | Sequence[TokenPlan]:
@@ -53,7 +59,11 @@ class Operator(Protocol):
 
 @runtime_checkable
 class TokenMerger(Protocol):
-    """An operator that returns one plan: all of them, except those after the prefill that decide for each head."""
+    """An operator that returns one plan: all of them, except those after the prefill that decide for each head.
+
+    >>> isinstance(tp.STMerge(), TokenMerger)
+    True
+    """
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """Decide; a pure function of the tokens, the same plan for the same bits."""
@@ -68,6 +78,13 @@ class TokenScorer(Protocol):
     of earlier turns do not hold: such a scorer is refused on a continued cache. A class attribute
     ``reads_attention = False`` (default True) tells that the scorer needs neither queries nor keys: nothing is then
     captured, and no text row is required.
+
+    >>> class Loudest:
+    ...     reads_attention = False
+    ...     def score(self, tokens):
+    ...         return tokens.features.float().norm(dim=1)
+    >>> tp.AttnPrune(layer=10, keep=64, scorer=Loudest()).budget(576)
+    64
     """
 
     def score(self, tokens: VisualTokens) -> Tensor:
@@ -77,7 +94,11 @@ class TokenScorer(Protocol):
 
 @runtime_checkable
 class TokenSelector(Protocol):
-    """An operator inside the LLM that ranks scores, as :class:`AttnPrune` does."""
+    """An operator inside the LLM that ranks scores, as :class:`AttnPrune` does.
+
+    >>> isinstance(tp.AttnPrune(layer=10, keep=64), TokenSelector)
+    True
+    """
 
     @property
     def layer(self) -> int | float: ...
@@ -102,6 +123,12 @@ class Schedule(Protocol):
 
     A stage that has ``keep_ratio`` and ``keep`` is asked with the exact number that its ratio of them means; one that
     has ``of_entered(count)`` is replaced by what that returns.
+
+    >>> class Twice:
+    ...     def operators(self, depth):
+    ...         return [tp.UniformPrune(depth // 4, keep_ratio=0.5), tp.UniformPrune(depth // 2, keep_ratio=0.2)]
+    >>> [stage.layer for stage in tp.Pipeline([Twice()]).stages(28)]
+    [7, 14]
     """
 
     def operators(self, depth: int) -> Sequence[Operator]:
@@ -130,6 +157,10 @@ class PrunableCache(Protocol):
 @dataclass(frozen=True)
 class Stage:
     """An operator at its place in one model, with everything that it left to defaults filled in.
+
+    >>> stage = Stage.of(tp.AttnPrune(layer=0.36, keep_ratio=0.4), depth=28)
+    >>> stage.name, stage.layer, stage.leaves(100)
+    ('AttnPrune', 10, 40)
 
     Args:
         operator: the operator.
@@ -251,7 +282,11 @@ class Stage:
 
 
 def site_of(operator: object) -> str:
-    """Where an operator acts; raises :class:`InvalidValueError` for no site of :data:`SITES`."""
+    """Where an operator acts; raises :class:`InvalidValueError` for no site of :data:`SITES`.
+
+    >>> site_of(tp.STMerge())
+    'before_llm'
+    """
     site = getattr(operator, "site", BEFORE_LLM)
     if site not in SITES:
         raise InvalidValueError(f"{type(operator).__name__}.site must be one of {', '.join(SITES)}, got {shown(site)}")
@@ -259,27 +294,46 @@ def site_of(operator: object) -> str:
 
 
 def layer_of(operator: object) -> int | float:
-    """The layer of an operator inside the LLM, checked but not resolved."""
+    """The layer of an operator inside the LLM, checked but not resolved.
+
+    >>> layer_of(tp.UniformPrune(layer=0.36, keep=8))
+    0.36
+    """
     return check_layer(f"{type(operator).__name__}.layer", getattr(operator, "layer", None))  # type: ignore[arg-type]
 
 
 def needs_of(operator: object) -> tuple[str, ...]:
-    """The signals that an operator reads."""
+    """The signals that an operator reads.
+
+    >>> needs_of(tp.AttnPrune(layer=10, keep=8))
+    ('attention',)
+    """
     return check_needs(type(operator).__name__, getattr(operator, "needs", ()))
 
 
 def reads_of(operator: object) -> tuple[str, ...] | None:
-    """What an operator says that it reads of a layer; None: it does not say."""
+    """What an operator says that it reads of a layer; None: it does not say.
+
+    >>> reads_of(tp.UniformPrune(keep=8))
+    ()
+    """
     return check_reads(type(operator).__name__, getattr(operator, "reads", None))
 
 
 def modalities_of(operator: object) -> tuple[str, ...]:
-    """Which visual tokens an operator is shown."""
+    """Which visual tokens an operator is shown.
+
+    >>> modalities_of(tp.STMerge())
+    ('video',)
+    """
     return check_modalities(getattr(operator, "modalities", ("video",)))
 
 
 def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
     """``modalities`` as a tuple: ``"video"``, ``"image"`` or both, each once.
+
+    >>> check_modalities(["video", "image"])
+    ('video', 'image')
 
     Raises:
         InvalidValueError: empty, repeated or unknown entries, or one plain string (write ``("video",)``).

@@ -173,7 +173,8 @@ def test_every_cell_is_what_happened_to_it() -> None:
     merge = tp.TokenPlan(torch.tensor([0, 1, 4]), torch.tensor([0, 1, -1, 0, 2, 2]), segments=((0, 2),))
     cut = tp.TokenPlan.keeping(torch.tensor([0, 2]), 3)
     cells = traced(
-        [StepHistory("A", None, merge, None), StepHistory("B", 3, cut, torch.tensor([3.0, 1.0, 2.0]))], (2, 1, 3)
+        [StepHistory("A", None, merge, None), StepHistory("B", 3, cut, torch.tensor([3.0, 1.0, 2.0]), "after_layer")],
+        (2, 1, 3),
     )
     assert cells.fate.tolist() == [KEPT, DROPPED, DROPPED, MERGED, KEPT, MERGED]
     assert cells.lost.tolist() == [-1, 1, 0, -1, -1, -1]

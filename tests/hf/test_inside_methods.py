@@ -33,6 +33,16 @@ METHODS: dict[str, Any] = {
     "FastV": tp.FastV(keep_ratio=0.4),
     "PyramidDrop": tp.PyramidDrop(),
     "PyramidDrop to 3": tp.PyramidDrop(keep=3),
+    "DART": tp.DART(keep_ratio=0.4),
+    "V2Drop": tp.V2Drop(),
+    "STTM": tp.STTM(layer=0, tau_s=0.99, tau_t=0.95),
+    "STTM to a third": tp.STTM(keep_ratio=0.3),
+    "FrameFusion": tp.FrameFusion(keep_ratio=0.4, similarity_lower_bound=0.9),
+    "FlashVIDInner": tp.FlashVIDInner(keep_ratio=0.3),
+    "HoliTomInner": tp.HoliTomInner(layer=1, keep_ratio=0.5),
+    "SparseVLM": tp.SparseVLM(),
+    "SparseVLM to 9": tp.SparseVLM(keep=9),
+    "V2Drop to a fifth": tp.V2Drop(keep_ratio=0.2),
 }
 PROMPTS: dict[str, list[Any]] = {
     "one row": [[3, Clip(4, 2, 3), 4]],

@@ -153,6 +153,9 @@ def test_sttm_links_nodes_that_lie_in_each_other() -> None:
     first = [0, 0, 1, 1, 0, 2, 1, 1, 3, 3, 4, 4, 3, 3, 4, 4]
     assert plan.assign == first + [0 if place == 2 else place for place in first]
     np.testing.assert_allclose(plan.merged[0], [(1 + 1 + 1 + 5) / 4, 0, 0, 0])
+    # Cosines of .95, .95, .95 and .32 to their mean: the lowest decides, not the average of .79.
+    assert sttm.reference(two_frames(), (2, 4, 4), root_level=0, tau_s=0.7).anchors == plan.anchors
+    assert sttm.reference(two_frames(), (2, 4, 4), root_level=0, tau_s=0.3).anchors == [0, 2, 8, 10]
     weighted = sttm.reference(two_frames(), (2, 4, 4), root_level=0, weighted=True)
     np.testing.assert_allclose(weighted.merged[0], [(3 + 4 * 5) / 7, 0, 0, 0])
 

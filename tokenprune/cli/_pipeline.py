@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options that choose a pipeline, the same in every command: a preset, a file, or parameters of one's own."""
+"""The options that choose a pipeline, the same in every command: a preset, a file, a method, or one's own values."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tokenprune.cli._layer import LayerOption, parse_layer
+from tokenprune.cli._method import MethodOption, SetOption, label_of, operator_of, settings_of
 from tokenprune.cli._output import UsageError, wrong_usage
 from tokenprune.cli._preset_names import PRESET_HELP, complete_preset
-from tokenprune.errors import InvalidValueError
-from tokenprune.messages import shown
 
 if TYPE_CHECKING:
     from tokenprune.pipeline import Pipeline
@@ -44,24 +43,22 @@ SegmentOption = Annotated[
     float | None, typer.Option(help="Stage 1: temporal segments as a fraction of the frames.", show_default=False)
 ]
 KeepOption = Annotated[
-    float | None, typer.Option(help="Stage 2: fraction of the visual tokens that is kept.", show_default=False)
-]
-LayerOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Stage 2: prune after this decoder layer, an index from 0, or a fraction of the depth such as 0.36.",
-        metavar="N|FRACTION",
-        show_default=False,
-    ),
+    float | None,
+    typer.Option(help="Fraction of the visual tokens that is kept, by --method or by stage 2.", show_default=False),
 ]
 
 
 @dataclass(frozen=True)
 class PipelineChoice:
-    """What the options said. Any of the last five means a custom pipeline: the preset ``default`` with these values."""
+    """What the options said.
+
+    Without a method any of the last five means a custom pipeline: the preset ``default`` with these values.
+    """
 
     preset: PresetOption = None
     pipeline: PipelineOption = None
+    method: MethodOption = None
+    settings: SetOption = None
     tau: TauOption = None
     cluster_ratio: ClusterOption = None
     segment_ratio: SegmentOption = None
@@ -69,30 +66,44 @@ class PipelineChoice:
     layer: LayerOption = None
 
     def resolve(self) -> tuple[str, Pipeline]:
-        """The pipeline, and its name: a preset's, ``custom``, or the file's.
+        """The pipeline, and its name: a preset's, ``custom``, the file's, or the method as it is written in Python.
 
         Raises:
-            UsageError: options that exclude each other, an unknown preset, or a value that is not allowed.
+            UsageError: options that exclude each other, an unknown preset or method, or a value that is not allowed.
             PipelineFileError: the file cannot be read as a pipeline.
         """
         from tokenprune.named import preset
         from tokenprune.pipeline import Pipeline
 
-        given = (self.tau, self.cluster_ratio, self.segment_ratio, self.keep_ratio, self.layer)
+        stage_1 = (self.tau, self.cluster_ratio, self.segment_ratio)
+        given = stage_1 if self.method is not None else (*stage_1, self.keep_ratio, self.layer)
         custom = any(value is not None for value in given) or self.preset == CUSTOM
         named = self.preset not in (None, CUSTOM)
-        if named + custom + (self.pipeline is not None) > 1:
+        if named + custom + (self.pipeline is not None) + (self.method is not None) > 1:
             raise UsageError(
-                "choose one of --preset, --pipeline and custom values "
+                "choose one of --preset, --pipeline, --method (with --keep-ratio --layer --set) and custom values "
                 "(--tau --cluster-ratio --segment-ratio --keep-ratio --layer)"
             )
+        if self.settings and self.method is None:
+            raise UsageError("--set is for --method")
         if self.pipeline is not None:
             return str(self.pipeline), Pipeline.load(self.pipeline)
         with wrong_usage():
+            if self.method is not None:
+                return self._of_method(self.method)
             if custom:
                 return CUSTOM, self._custom()
             name = self.preset or DEFAULT
             return name, preset(name)
+
+    def _of_method(self, method: str) -> tuple[str, Pipeline]:
+        from tokenprune.pipeline import Pipeline
+
+        layer = None if self.layer is None else parse_layer(self.layer)
+        named = {"keep_ratio": self.keep_ratio, "layer": layer}
+        settings = {name: value for name, value in named.items() if value is not None}
+        settings |= settings_of(self.settings or [])
+        return label_of(method, settings), Pipeline([operator_of(method, settings)])
 
     def _custom(self) -> Pipeline:
         from tokenprune.named import LAYER
@@ -113,16 +124,6 @@ class PipelineChoice:
                 ),
             ]
         )
-
-
-def parse_layer(text: str) -> int | float:
-    """``"10"`` is layer 10, ``"0.36"`` a fraction of the depth; what lies outside is for the operator to refuse."""
-    try:
-        return int(text) if re.fullmatch(r"[+-]?\d+", text.strip()) else float(text)
-    except ValueError:
-        raise InvalidValueError(
-            f"layer must be a 0-based layer index (int) or a fraction of the depth (float in (0, 1)), got {shown(text)}"
-        ) from None
 
 
 def _or(value: float | None, default: float) -> float:

@@ -1,75 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parameters that a sweep tries, and the pipeline of each combination."""
+"""The combinations of parameters that a sweep tries, and the pipeline of each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import product
-from typing import TYPE_CHECKING, Annotated, Any
+from itertools import chain, product
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from tokenprune.cli._output import UsageError, wrong_usage
-from tokenprune.cli._pipeline import parse_layer
-from tokenprune.messages import shown
+from tokenprune.cli._method import operator_of
 
 if TYPE_CHECKING:
     from tokenprune.pipeline import Pipeline
 
-KEEP_RATIO = 0.4
+METHOD = "method"
 
 Point = dict[str, Any]
-"""Parameter -> value, in the order of the operators' arguments."""
+"""Parameter -> value, in the order of the operators' arguments; before them under ``method`` its name, if it is one."""
+
+Axes = Mapping[str, tuple[Any, ...]]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Every combination of these values; stage 2 is part of it where one of its two axes is given."""
+    """Every combination of the values of each block, block by block: one for the two stages, or one a method."""
 
-    axes: dict[str, tuple[Any, ...]]
+    blocks: tuple[Axes, ...]
 
     def points(self) -> Iterator[Point]:
         """Combinations, the last axis fastest."""
-        return (dict(zip(self.axes, values)) for values in product(*self.axes.values()))
-
-
-@dataclass(frozen=True)
-class GridOptions:
-    """What the options said."""
-
-    tau: Annotated[str, typer.Option(help="Values to try, with commas between them.")] = "0.7,0.8,0.9"
-    cluster_ratio: Annotated[str, typer.Option(help="Values to try.")] = "0.3,0.5,0.7"
-    segment_ratio: Annotated[str, typer.Option(help="Values to try.")] = "0.25,0.5"
-    keep_ratio: Annotated[str | None, typer.Option(help="Values of stage 2 to try; adds stage 2.")] = None
-    layer: Annotated[str | None, typer.Option(help="Layers of stage 2 to try; adds stage 2.")] = None
-
-    def parse(self) -> Grid:
-        """The grid that the comma-separated values span.
-
-        Raises:
-            UsageError: a value that is no number, or that its operator does not allow.
-        """
-        from tokenprune.named import LAYER
-
-        axes = {
-            "tau": _values("--tau", self.tau, float),
-            "cluster_ratio": _values("--cluster-ratio", self.cluster_ratio, float),
-            "temporal_segment_ratio": _values("--segment-ratio", self.segment_ratio, float),
-        }
-        if self.keep_ratio is not None or self.layer is not None:
-            keep = self.keep_ratio
-            axes["keep_ratio"] = (KEEP_RATIO,) if keep is None else _values("--keep-ratio", keep, float)
-            axes["layer"] = (LAYER,) if self.layer is None else _values("--layer", self.layer, parse_layer)
-        grid = Grid(axes)
-        with wrong_usage():
-            for point in grid.points():
-                pipeline_of(point)
-        return grid
+        return chain.from_iterable(
+            (dict(zip(axes, values)) for values in product(*axes.values())) for axes in self.blocks
+        )
 
 
 def pipeline_of(point: Point) -> Pipeline:
-    """Stage 1, and stage 2 where the point has a ``keep_ratio``.
+    """The method, or stage 1, and stage 2 where the point has a ``keep_ratio``.
 
     Raises:
         InvalidValueError: a value that is not allowed.
@@ -78,14 +44,9 @@ def pipeline_of(point: Point) -> Pipeline:
     from tokenprune.operators.st_merge import STMerge
     from tokenprune.pipeline import Pipeline
 
+    if METHOD in point:
+        return Pipeline([operator_of(point[METHOD], {name: point[name] for name in point if name != METHOD})])
     merge = STMerge(point["tau"], point["cluster_ratio"], point["temporal_segment_ratio"])
     if "keep_ratio" not in point:
         return Pipeline([merge])
     return Pipeline([merge, AttnPrune(layer=point["layer"], keep_ratio=point["keep_ratio"])])
-
-
-def _values(option: str, text: str, read: Callable[[str], Any]) -> tuple[Any, ...]:
-    try:
-        return tuple(dict.fromkeys(read(part) for part in text.split(",")))
-    except ValueError:
-        raise UsageError(f"{option} must be numbers with commas between them, got {shown(text)}") from None

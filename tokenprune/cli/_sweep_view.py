@@ -19,9 +19,9 @@ Entry = Mapping[str, Any]
 def best_first(entries: Sequence[Entry]) -> list[Entry]:
     """The most accurate first, or those with the plain model's answer; among equals the smallest budget first."""
 
-    def rank(entry: Entry) -> tuple[float, float, list[float]]:
+    def rank(entry: Entry) -> tuple[float, float, list[tuple[float, str]]]:
         right = entry["accuracy"]["value"] if "accuracy" in entry else float(entry["same_answer"])
-        return -right, entry["layer_averaged_retained"], list(entry["point"].values())
+        return -right, entry["layer_averaged_retained"], [_in_order(value) for value in entry["point"].values()]
 
     return sorted(entries, key=rank)
 
@@ -45,7 +45,7 @@ def sweep_table(entries: Sequence[Entry]) -> Table:
 
 
 def draw_sweep(data: Mapping[str, Any], path: Path) -> None:
-    """Accuracy, or prefill time, over the budget; one colour a ``tau``. The file appears whole or not at all.
+    """Accuracy, or prefill time, over the budget; one colour a method or ``tau``. The file appears whole or not at all.
 
     Args:
         data: of a results file with at least one entry.
@@ -57,9 +57,9 @@ def draw_sweep(data: Mapping[str, Any], path: Path) -> None:
     entries: list[Entry] = data["entries"]
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
-    for tau in sorted({entry["point"]["tau"] for entry in entries}):
-        of_tau = [entry for entry in entries if entry["point"]["tau"] == tau]
-        (_draw_accuracy if "accuracy" in entries[0] else _draw_prefill)(axes, f"tau {tau}", of_tau)
+    for series in sorted({_series(entry) for entry in entries}):
+        alike = [entry for entry in entries if _series(entry) == series]
+        (_draw_accuracy if "accuracy" in entries[0] else _draw_prefill)(axes, series, alike)
     axes.set_xlabel("visual tokens seen, mean over layers")
     axes.xaxis.set_major_formatter(PercentFormatter(xmax=1.0))
     if "accuracy" in entries[0]:
@@ -86,6 +86,17 @@ def _draw_prefill(axes: Any, label: str, entries: Sequence[Entry]) -> None:
     (marks,) = axes.plot(_budgets(entries), times, "o", fillstyle="none", label=label)
     same = [entry for entry in entries if entry["same_answer"]]
     axes.plot(_budgets(same), [1000 * entry["seconds"]["prefill"] for entry in same], "o", color=marks.get_color())
+
+
+def _series(entry: Entry) -> str:
+    """What has one colour."""
+    point = entry["point"]
+    return point["method"] if "method" in point else f"tau {point['tau']}"
+
+
+def _in_order(value: Any) -> tuple[float, str]:
+    """Numbers by their size, all else by its name; points of several methods have values of several kinds."""
+    return (float(value), "") if isinstance(value, (int, float)) else (0.0, str(value))
 
 
 def _budgets(entries: Sequence[Entry]) -> list[float]:

@@ -32,7 +32,8 @@ def methods(
     if name is None:
         return Listed(catalogue.methods())
     with wrong_usage():
-        return Page(catalogue.method(name))
+        method = catalogue.method(name)
+    return Page(method, [row for row in catalogue.methods() if row.name == name and row.variant])
 
 
 @dataclass(frozen=True)
@@ -50,21 +51,23 @@ class Listed:
         table = text_table(*COLUMNS)
         for each in self.found:
             name = f"{each.name}({each.variant})" if each.variant else each.name
-            budget = "exact" if each.has_budget else "the content's"
+            budget = "exact" if each.has_budget else "its own"
             table.add_row(name, PLACES[each.site], reads(each), budget, each.paper, each.licence, each.cost)
         print_wide([table, UNITS])
 
 
 @dataclass(frozen=True)
 class Page:
-    """Everything about one method."""
+    """Everything about one method, and the forms it has under other parameters."""
 
     method: Method
+    forms: Sequence[Method]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         more = {"parameters": [_to_dict(each) for each in self.method.parameters], "example": self.method.example}
-        return {**self.method.to_dict(), **more, "text": self.method.text}
+        forms = [form.to_dict() for form in self.forms]
+        return {**self.method.to_dict(), **more, "forms": forms, "text": self.method.text}
 
     def render(self) -> None:
         """Print its row, a line each, then its own words, parameters and example among them."""
@@ -73,13 +76,15 @@ class Page:
         facts = {
             "acts": PLACES[method.site],
             "reads": reads(method),
-            "budget": "exact" if method.has_budget else "what the content decides",
+            "budget": "exact, by keep_ratio or keep" if method.has_budget else "its own",
             "paper": method.paper,
             "licence of the original": method.licence,
             "cost of a plan": method.cost,
         }
         for fact, value in facts.items():
             print(f"  {fact}: {value or '-'}")
+        for form in self.forms:
+            print(f"  {form.variant}: {PLACES[form.site]}, reads {reads(form)}; a variant, not the published method")
         print("\nparameters")
         for each in method.parameters:
             print(f"  {each.name}: {each.type} = {each.default!r}")

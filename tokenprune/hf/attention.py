@@ -49,6 +49,11 @@ class ProjectionReader:
     Forward hooks see the right values with LoRA, quantised or offloaded weights, and without any cache; the weights
     themselves are never read.
 
+    >>> own = model.model.language_model.layers[0].self_attn
+    >>> reader = ProjectionReader(own, own.q_proj, own.k_proj, own.head_dim, own.scaling)
+    >>> for handle in reader.watch([torch.tensor([0])]):
+    ...     handle.remove()
+
     Args:
         attention: the layer's attention module, called with ``position_embeddings=(cos, sin)``, each
             ``(B, L, head_dim)``.

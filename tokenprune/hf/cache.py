@@ -18,6 +18,12 @@ class PrunableDynamicCache(DynamicCache):
 
     No cache has to be passed to ``generate`` while a session is attached; this one can be, and can be kept for a
     second turn.
+
+    >>> cache = PrunableDynamicCache()
+    >>> keys, values = cache.update(torch.randn(1, 2, 5, 4), torch.randn(1, 2, 5, 4), 0)
+    >>> cache.cut(0, torch.tensor([[0, 4]]), torch.ones(1, 2, dtype=torch.bool))
+    >>> cache.logical_length, cache.stored_length
+    (5, 2)
     """
 
     def __init__(self) -> None:
@@ -128,15 +134,32 @@ class PrunableHandle:
                 f"and the {new} new ones, got shape {tuple(given.shape)}"
             )
         columns, valid = layer.slot_columns(), layer.slot_valid()
+        # The caller's mask speaks of logical columns, attention of slots; a padding slot may point anywhere.
         if given is None:
             seen = torch.ones_like(columns, dtype=torch.bool)
             fresh = seen.new_ones(len(columns), new)
         else:
             seen = given.to(columns.device).bool().gather(1, columns.clamp(min=0))
+            if new > 1:  # a turn begins; its decoding goes on with the same mask
+                self._require_seen_alike(given, seen)
             fresh = given[:, -new:].to(columns.device).bool()
         if valid is not None:
             seen = seen & valid.to(seen.device)
+        # The library reads it from the offset on that `get_mask_sizes` gives; what stands before that is for removed
+        # tokens, so that the mask is as long as the sequence.
         return torch.cat([seen.new_ones(len(seen), layer.removed), seen, fresh], dim=1)
+
+    def _require_seen_alike(self, given: Tensor, seen: Tensor) -> None:
+        """One mask serves all layers and heads: what it hides must stand at the same slots of them all."""
+        for layer in self.cache.layers:
+            if isinstance(layer, PrunableLayer) and layer.held is not None:
+                columns, valid = layer.slot_columns_by_head(), layer.slot_valid()
+                mine = given.to(columns.device).bool()[:, None].expand(-1, columns.shape[1], -1).gather(2, columns)
+                differs = mine != seen[:, None].to(columns.device)
+                if bool((differs if valid is None else differs & valid[:, None]).any()):
+                    raise UnsupportedModeError(
+                        "after a press attention_mask cannot hide what layers and heads store at different places"
+                    )
 
 
 def is_prunable(cache: object) -> bool:
@@ -147,6 +170,20 @@ def is_prunable(cache: object) -> bool:
     return all(isinstance(layer, PrunableLayer) for layer in storing) and (
         bool(storing) or cache.layer_class_to_replicate is PrunableLayer
     )
+
+
+def held_anywhere(cache: DynamicCache) -> Tensor | None:
+    """``(B, tokens so far)`` bool, which tokens any layer or head stores; None: no press has cut this cache."""
+    layers = [layer for layer in cache.layers if isinstance(layer, PrunableLayer) and layer.held is not None]
+    if not layers:
+        return None
+    length, nowhere = layers[0].get_seq_length(), layers[0].get_seq_length()
+    held = torch.zeros(len(layers[0].slot_columns()), length + 1, dtype=torch.bool)
+    for layer in layers:
+        columns, valid = layer.slot_columns_by_head(), layer.slot_valid()
+        columns = columns if valid is None else columns.masked_fill(~valid[:, None].to(columns.device), nowhere)
+        held.scatter_(1, columns.flatten(1).cpu(), True)
+    return held[:, :length]
 
 
 def is_plain(cache: object) -> bool:
@@ -179,6 +216,9 @@ def check_prunable(cache: object) -> DynamicCache:
 
 def make_prunable(cache: object) -> PrunableHandle:
     """Make the layers of an empty or already prunable dynamic cache prunable, in place.
+
+    >>> make_prunable(DynamicCache()).stored_length
+    0
 
     Raises:
         UnsupportedCacheError: another kind of cache or layer, or one that already holds tokens; it stays as it was.

@@ -34,6 +34,9 @@ from tokenprune.runtime.row_signals import Recall, encoder_needs
 class HFDecoder:
     """Where a vision-language model's prefill can be reached (:class:`tokenprune.adapter.ModelPort`).
 
+    >>> len(HFDecoder(model, model.model, model.model.language_model).text.layers)
+    8
+
     Args:
         model: the model with the language head, whose ``generate`` is called.
         prompt: the module whose forward receives ``input_ids``.

@@ -20,11 +20,11 @@ from tokenprune.adapter import Removable
 from tokenprune.attention_view import AttentionView
 from tokenprune.carried import Carried
 from tokenprune.errors import UnsupportedModeError
-from tokenprune.hf.cache import PrunableHandle, keeps_state, require_even_rows
+from tokenprune.hf.cache import PrunableHandle, held_anywhere, keeps_state, require_even_rows
 from tokenprune.hf.carried import Cargo
 from tokenprune.hf.guard import refuse_dropped_cache
 from tokenprune.hf.mass import MassBias, require_mass_backend
-from tokenprune.hf.press import Press, Watch, held_anywhere
+from tokenprune.hf.press import Press, Watch
 from tokenprune.hf.reading import StageReading
 from tokenprune.hf.release import given_cache, kind_of, masks_after, require_stored
 from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM, Stage
@@ -99,6 +99,7 @@ class PrefillForward:
         if self.cache is not None:
             self.handle = self.prunable(self.cache)
         if self.shortened:
+            # The decoder makes its causal mask from this one, over what the cache stores and what it is handed now.
             changed["attention_mask"] = self._mask_2d(self.kwargs.get("attention_mask"))
             self.bias.run_on(self.state.slots.mass)
         return self._hook_layers(changed)
@@ -172,6 +173,7 @@ class PrefillForward:
         if min(cuts, default=len(self.layers)) < self.cargo.count_additions(arguments):
             arguments = self.cargo.take_additions(arguments)
         places = {layer: _StageAtLayer(self, stage, self._reading(stage, layer, cuts)) for layer, stage in cuts.items()}
+        # Up to the first cut the decoder's own arguments and mask fit: nothing is put before those layers.
         first = 0 if self.shortened else min(cuts, default=len(self.layers)) + 1
         press = next((Press(stage, self.prefill) for stage in self.prefill.at(AFTER_PREFILL)), None)
         self.press = press if self.cache is not None else None  # without a cache there is nothing to press
@@ -251,6 +253,8 @@ class PrefillForward:
         self._cut_cache()
         if layer + 1 < len(self.layers):
             cache = None if self.handle is None else self.handle.cache
+            # The decoder has made one mask for all layers, over the longer sequence. Later ones get one over what is
+            # left, with the lengths of the next layer's own cache, into which nothing of this prefill has come yet.
             self.masks_after = masks_after(self.text, hidden, self._later_mask_2d(), cache, layer + 1)
             self.bias.run_on(self.state.slots.mass)
         return hidden
@@ -275,6 +279,7 @@ class PrefillForward:
         """Cut every layer that has run to the tokens still in the sequence; equal contents share one index."""
         if self.handle is None:
             return
+        # Only layers that have run: the later ones will be given, and will store, nothing but what is left.
         done: dict[int, tuple[Gather | None, Slots]] = {}
         for index, slots in self.stored.items():
             if id(slots) not in done:

@@ -34,11 +34,11 @@ def earlier_slots(cache: Any, given: Tensor | None, past: int, batch: int) -> Sl
     layer = next(layer for layer in cache.layers if not keeps_state(layer))
     if isinstance(layer, PrunableLayer):
         columns, valid, mass = layer.slot_columns(), layer.slot_valid(), layer.slot_mass()
-    else:
+    else:  # nothing has been cut: a slot is a column
         columns = torch.arange(past, device=layer.keys.device).expand(batch, -1)
         valid = mass = None
     if valid is None:
         valid = torch.ones_like(columns, dtype=torch.bool)
-    if given is not None:
+    if given is not None:  # of logical columns; earlier padding is padding still
         valid = valid & given.to(columns.device).bool().gather(1, columns.clamp(min=0))
     return Slots(columns, valid, valid.sum(1).tolist(), mass)

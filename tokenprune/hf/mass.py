@@ -154,6 +154,7 @@ class MassBias:
             held = None if stored is None else stored.slot_mass()
             earlier = hidden.new_ones(len(hidden), count, dtype=torch.float32) if held is None else held
             now = hidden.new_ones(hidden.shape[:2], dtype=torch.float32) if self.running is None else self.running
+            # In the order of the keys that attention will see: what the layer has stored, then the running batch.
             masses = torch.cat([earlier.to(hidden.device), now.to(hidden.device)], dim=1)
             self._made[key] = (masses, mass, self.running)  # what an id stands for must stay alive
         return self._made[key][0]  # type: ignore[return-value]
@@ -161,6 +162,7 @@ class MassBias:
     def _composed(self, module: nn.Module, hidden: Tensor, masses: Tensor, mask: Any) -> dict[str, Any]:
         key = (2, id(masses), id(mask))
         if key not in self._made:
+            # exp(x + log m) = m exp(x): in the softmax a key counts as often as it stands for tokens.
             bias = masses.log().to(hidden.dtype)[:, None, None, :]  # (B, 1, 1, L)
             if backend_of(self.text) == "flex_attention":  # expanded, for its kernel reads every head and query
                 heads = int(getattr(module.config, "num_attention_heads"))  # noqa: B009

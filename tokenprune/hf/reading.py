@@ -127,6 +127,7 @@ class StageReading:
         earlier = 0 if state.earlier is None else len(state.earlier)
         mass = None if stored.mass is None else stored.mass[row]
         if reader is not None:
+            # Earlier keys come from the cache, rotated; those of this prefill from the projections, before RoPE too.
             held = None if not earlier or keys is None else keys[:, :earlier]
             view = reader.view(row if at is None else at, held, stored.valid[row], places, mass)
         else:

@@ -16,7 +16,7 @@ from tokenprune.budget import split_budget
 from tokenprune.operator import check_modalities
 from tokenprune.operators.budgeted import Budgeted
 from tokenprune.operators.frame_blocks import block_sizes, check_frames
-from tokenprune.operators.unit_vectors import STEP, all_cosines, deciding, units
+from tokenprune.operators.unit_vectors import STEP, deciding, multipliable, units
 from tokenprune.plan import TokenPlan
 from tokenprune.tokens import VisualTokens
 
@@ -113,9 +113,10 @@ def _table(points: Tensor) -> Tensor:
     """``(n, n)`` int32 cosines in units of :data:`STEP`, symmetric in every bit."""
     count = len(points)
     table = torch.empty(count, count, dtype=torch.int32, device=points.device)
-    for rows in _row_pieces(count, count):
+    for rows in _row_pieces(count, count, bytes_each=8):  # a product, and the same as an integer
         onwards = slice(rows.start, count)
-        found = (all_cosines(points[rows], points[onwards]) / STEP).round().int()
+        products = multipliable(points[rows]) @ multipliable(points[onwards]).T
+        found = products.mul_(1 / STEP).round_().int()
         here = found[:, : rows.stop - rows.start]
         here.copy_(here.triu() + here.triu(1).T)
         table[rows, onwards] = found
@@ -147,6 +148,6 @@ def _summed(rows: Tensor) -> Tensor:
     return rows.sum(dim=0, dtype=torch.int32)
 
 
-def _row_pieces(count: int, width: int) -> Iterator[slice]:
-    step = max(1, min(1000, batching.DISTANCE_BYTES // 8 // (width * batching.BYTES_A_PAIR)))
+def _row_pieces(count: int, width: int, bytes_each: int = batching.BYTES_A_PAIR) -> Iterator[slice]:
+    step = max(1, min(1000, batching.DISTANCE_BYTES // 8 // (width * bytes_each)))
     return (slice(start, min(count, start + step)) for start in range(0, count, step))

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from tokenprune.about import About
+from tokenprune.device import where_fp64_is
 from tokenprune.operator import check_modalities
 from tokenprune.operators.budgeted import Budgeted
 from tokenprune.operators.frame_shares import kept_with_scores, shares_of
@@ -70,7 +71,7 @@ class GleanVID(Budgeted):
         object.__setattr__(self, "modalities", check_modalities(self.modalities))
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
-        """The pruning of one video or image. Waits for the device once, for the frames' novelty.
+        """The pruning of one video or image. Waits for the device for the frames' novelty, and if directions are many.
 
         Raises:
             InvalidValueError: tokens were merged or dropped before, or hold NaN or infinity.
@@ -109,14 +110,18 @@ def _shares(new: Sequence[float], length: int, count: int) -> list[int]:
 
 def _glean(raw: Tensor, apart: Tensor, cells: Cells, shares: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Indices that stay ``(K,)``, and scores ``(T, L)``; frames ``(T, L, D)`` are taken in the order of time."""
-    span = apart.new_zeros(0, apart.shape[2])
+    span, reached = apart.new_zeros(sum(shares), apart.shape[2]), 0
     scores, kept = torch.empty(raw.shape[:2], device=raw.device), []
     for t, share in enumerate(shares):
-        rest = apart[t] - (apart[t] @ span.T) @ span
+        rest = torch.addmm(apart[t], apart[t] @ span[:reached].T, span[:reached], alpha=-1)
         scores[t] = resolved(min_max(_standing_out(raw[t], cells)) + min_max(_lengths(rest, apart[t])))
         chosen = torch.argsort(scores[t], descending=True, stable=True)[:share].sort().values
         kept.append(chosen + t * raw.shape[1])
-        span = torch.cat([span, _new_directions(rest[chosen], apart[t, chosen])])
+        span[reached : reached + share] = _new_directions(rest[chosen], apart[t, chosen])
+        reached += share
+        if reached > 1.25 * span.shape[1]:  # more rows than there can be directions: the others are zero
+            found = span[:reached].any(dim=1).nonzero().squeeze(1)
+            span, reached = torch.cat([span[found], span[reached:]]), len(found)
     return torch.cat(kept), scores
 
 
@@ -136,16 +141,19 @@ def _lengths(rest: Tensor, whole: Tensor) -> Tensor:
 def _new_directions(rest: Tensor, whole: Tensor) -> Tensor:
     """Orthonormal directions ``(k, D)`` of residuals ``(k, D)``, row by row; one that adds nothing is a row of zeros.
 
-    Not by a QR of all: what it makes of a dependent row is rounding, to which it makes all later ones orthogonal.
+    Gram and Schmidt's, on the products of the rows, in fp64. Not by a QR of all: what it makes of a dependent row is
+    rounding, to which it makes all later ones orthogonal.
     """
-    least = NOTHING_NEW * torch.linalg.vector_norm(whole, dim=1)
-    found, reach = torch.zeros_like(rest), rest.new_zeros(len(rest))
-    for row in range(len(rest)):
-        left = rest[row]
-        for _ in range(2):  # once leaves rounding
-            left = left - (found[:row] @ left) @ found[:row]
-        length = torch.linalg.vector_norm(left)
-        adds = length > least[row]
-        found[row] = torch.where(adds, left / torch.where(adds, length, 1), 0)
-        reach[row] = torch.where(adds, length, 0)
-    return found * (reach > EPSILON * reach.amax())[:, None] if len(rest) else rest
+    rows, least = where_fp64_is(rest).double(), NOTHING_NEW * torch.linalg.vector_norm(where_fp64_is(whole), dim=1)
+    left = rows @ rows.T
+    steps, reach = torch.zeros_like(left), left.new_zeros(len(rows))
+    for row in range(len(rows)):
+        length = left[row, row].clamp(min=0).sqrt()
+        reach[row] = torch.where(length > least[row], length, 0)
+        steps[:, row] = torch.where(reach[row] > 0, left[:, row] / torch.where(reach[row] > 0, length, 1), 0)
+        left = torch.addr(left, steps[:, row], steps[:, row], alpha=-1)
+    adds = (reach > 0)[:, None]
+    steps = torch.where(adds, steps.tril(), 0) + torch.diag(torch.where(reach > 0, 0.0, 1.0).double())
+    found = torch.linalg.solve_triangular(steps, torch.where(adds, rows, 0), upper=False)
+    lasting = reach > EPSILON * reach.amax() if len(rows) else adds.squeeze(1)
+    return (found * lasting[:, None]).to(rest.dtype).to(rest.device)

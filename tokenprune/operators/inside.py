@@ -6,18 +6,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from tokenprune.attention_view import attention_of
 from tokenprune.budget import Budget
 from tokenprune.errors import InvalidValueError
 from tokenprune.layers import check_layer
-from tokenprune.operator import AFTER_LAYER, check_modalities
+from tokenprune.operator import AFTER_LAYER, BEFORE_LLM, check_modalities
 from tokenprune.operators.frame_shares import kept_with_scores
 from tokenprune.operators.selection import keep_best
 from tokenprune.plan import TokenPlan
 from tokenprune.points import undisturbed
 from tokenprune.tokens import VisualTokens
+
+STEPS = 2.0**19
+"""Of a score's mantissa: what is this close, some 2e-6 of it, is equal."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,29 @@ class InsideLLM:
         raise NotImplementedError
 
 
+@dataclass(frozen=True)
+class AtLayerOrBefore(InsideLLM):
+    """A method of the paper's layer that has a form of its own before the LLM, ``layer=None``, on features alone."""
+
+    layer: int | float | None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.layer is not None:
+            check_layer("layer", self.layer)
+        _ = self.budget
+        object.__setattr__(self, "modalities", check_modalities(self.modalities))
+
+    @property
+    def variant(self) -> bool:
+        """Whether this is the form before the LLM, which is not the published method."""
+        return self.layer is None
+
+    @property
+    def site(self) -> str:  # type: ignore[override]
+        """After a layer; before the LLM without one."""
+        return BEFORE_LLM if self.layer is None else AFTER_LAYER
+
+
 def last_row_attention(tokens: VisualTokens, layer: int = 0) -> Tensor:
     """``(N,)`` fp32: attention of the row's last text token, mean over heads, in a layer counted from the operator's.
 
@@ -81,4 +108,11 @@ def last_row_attention(tokens: VisualTokens, layer: int = 0) -> Tensor:
 
 def keeping_best(scores: Tensor, count: int) -> TokenPlan:
     """The pruning that keeps the ``count`` highest of the scores ``(N,)``, ties to the lower index."""
-    return kept_with_scores(keep_best(scores, scores, count), scores)
+    steps = in_steps(scores)
+    return kept_with_scores(keep_best(steps, steps, count), scores)
+
+
+def in_steps(scores: Tensor) -> Tensor:
+    """Scores whose last bits are rounded away, so that those of copies, which differ by rounding only, are equal."""
+    mantissa, exponent = torch.frexp(scores)
+    return torch.ldexp((mantissa * STEPS).round() / STEPS, exponent)

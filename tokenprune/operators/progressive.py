@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from tokenprune.budget import Budget, as_fraction
 from tokenprune.errors import BudgetError, InvalidValueError
-from tokenprune.layers import check_layer
+from tokenprune.layers import check_layer, resolve_layer
 from tokenprune.messages import shown
 from tokenprune.operator import Operator, check_modalities
 from tokenprune.operators.inside import InsideLLM
@@ -61,6 +61,14 @@ class Progressive:
     @property
     def _ratios(self) -> tuple[float, ...]:
         return self.published if self.ratios is None else self.ratios
+
+    @property
+    def budget(self) -> Budget:
+        """What is left in the end, of what entered."""
+        if self.keep_ratio is not None or self.keep is not None:
+            return Budget(self.keep_ratio, self.keep)
+        last = self._ratios[-1]
+        return Budget(last) if last else Budget(keep=1)
 
     def operators(self, depth: int) -> Sequence[Operator]:
         """Its stages in a decoder of ``depth`` layers."""
@@ -131,6 +139,20 @@ class ProgressiveStage(InsideLLM):
     def decide(self, tokens: VisualTokens, count: int) -> TokenPlan:
         """The pruning that leaves ``count`` tokens."""
         raise NotImplementedError
+
+
+def at_fractions(fractions: Sequence[float], depth: int, count: int, least: int = 0) -> list[int]:
+    """The layers at these fractions of the depth, rounded down, but rising and not below ``least``.
+
+    Raises:
+        InvalidValueError: they are not ``count``.
+    """
+    if count != len(fractions):
+        raise InvalidValueError(f"{count} ratios need as many layers")
+    layers: list[int] = []
+    for fraction in fractions:
+        layers.append(max(least if not layers else layers[-1] + 1, resolve_layer(fraction, depth)))
+    return layers
 
 
 def _check_ratios(ratios: object, has_budget: bool) -> tuple[float, ...]:

@@ -53,7 +53,7 @@ def units(rows: Tensor) -> Tensor:
             [0.0000, 0.0000]])
     """
     wide = rows.contiguous() if rows.dtype == torch.float64 else rows.contiguous().float()
-    largest = wide.abs().amax(dim=-1, keepdim=True)
+    largest = torch.maximum(wide.amax(dim=-1, keepdim=True), -wide.amin(dim=-1, keepdim=True))
     near_one = (wide / torch.where(largest > 0, largest, 1)).float()
     length = torch.linalg.vector_norm(near_one, dim=-1, keepdim=True)
     return near_one / torch.where(length > 0, length, 1)

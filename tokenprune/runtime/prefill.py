@@ -218,4 +218,4 @@ def _labelled(plan: TokenPlan, row: RowState, number: int) -> TokenPlan:
 
 def _trace(stage: Stage, row: RowState, number: int, plan: TokenPlan) -> None:
     if not plan.is_identity:
-        row.steps[number].append(StepHistory(stage.name, stage.layer, plan, plan.scores))
+        row.steps[number].append(StepHistory(stage.name, stage.layer, plan, plan.scores, stage.site))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from tokenprune.history import SpanHistory, StepHistory
+from tokenprune.operator import AFTER_PREFILL, BEFORE_LLM
 from tokenprune.plan import TokenPlan
 
 KEPT, MERGED, DROPPED = 0, 1, 2
@@ -25,9 +26,16 @@ class Step:
     """What one operator did, in numbers."""
 
     operator: str
+    site: str
     layer: int | None
     before: int
     after: int
+
+    @property
+    def where(self) -> str:
+        """At which place it acted, in words."""
+        places = {BEFORE_LLM: "before the LLM", AFTER_PREFILL: "after the prefill, in any layer and head"}
+        return places.get(self.site, f"after layer {self.layer}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +53,8 @@ class CellMap:
         static: ``(N,)`` bool, whether that token covers more than one frame: the place was merged over time.
         segments: frames ``(start, stop)`` that were merged together; empty where no operator told.
         steps: the operators that changed something, in order.
-        scores: ``(N,)`` how much the question attends to the cell's token, as the last operator that scores saw it;
-            NaN where the token had been dropped before. None where nothing was scored, or all tokens alike.
+        scores: ``(N,)`` what the last operator that scores decided by, higher stays; NaN where the cell's token had
+            been dropped before. None where nothing was scored, or all tokens alike.
         scored_by: which of ``steps`` those scores are of; -1 for none.
     """
 
@@ -75,7 +83,7 @@ class CellMap:
             if seen is not None:
                 scores, scored_by = seen, number
             plan = plan.then(step.plan)
-            if step.layer is None:
+            if step.site == BEFORE_LLM:
                 merged = plan
             lost[(plan.assign.numpy() < 0) & (lost < 0)] = number
         fate = np.where(lost >= 0, DROPPED, MERGED)
@@ -90,10 +98,18 @@ class CellMap:
             anchor=anchor,
             static=_over_time(token, height * width),
             segments=span.plan.segments or (),
-            steps=tuple(Step(s.operator, s.layer, s.plan.total, s.plan.kept) for s in span.steps),
+            steps=tuple(Step(s.operator, s.site, s.layer, s.plan.total, s.plan.kept) for s in span.steps),
             scores=scores,
             scored_by=scored_by,
         )
+
+    @property
+    def scored(self) -> str:
+        """What ``scores`` are, in words; empty where there are none."""
+        if self.scores is None:
+            return ""
+        step = self.steps[self.scored_by]
+        return f"{'share of layers and heads' if step.site == AFTER_PREFILL else 'scores'}: {step.operator}"
 
     @property
     def total(self) -> int:
@@ -110,11 +126,14 @@ class CellMap:
         return next((n for n, (start, stop) in enumerate(self.segments) if start <= frame < stop), -1)
 
     def heat(self) -> Floats | None:
-        """``(N,)`` scores in [0, 1] for drawing: their share of the 98th percentile, at most 1; NaN stays NaN."""
+        """``(N,)`` scores in [0, 1] for drawing: their share of the 98th percentile, at most 1; NaN stays NaN.
+
+        The percentile is of those below the highest, which stands for "in any case" where many have it (a whole frame).
+        """
         if self.scores is None:
             return None
         known = self.scores[np.isfinite(self.scores)]
-        low, high = min(0.0, float(known.min())), float(np.percentile(known, 98))
+        low, high = min(0.0, float(known.min())), float(np.percentile(known[known < known.max()], 98))
         high = high if high > low else float(known.max())
         heat: Floats = (self.scores.clip(low, high) - low) / (high - low)
         return heat
@@ -123,7 +142,7 @@ class CellMap:
 def _on_cpu(step: StepHistory) -> StepHistory:
     plan = TokenPlan(step.plan.anchors.cpu(), step.plan.assign.cpu())
     scores = None if step.scores is None else step.scores.cpu()
-    return StepHistory(step.operator, step.layer, plan, scores)
+    return StepHistory(step.operator, step.layer, plan, scores, step.site)
 
 
 def _scores(step: StepHistory, before: TokenPlan) -> Floats | None:
@@ -131,7 +150,11 @@ def _scores(step: StepHistory, before: TokenPlan) -> Floats | None:
     if step.scores is None or len(step.scores) == 0:
         return None
     scores: Any = step.scores.double()
-    if not bool(torch.isfinite(scores).all()) or float(scores.min()) == float(scores.max()):
+    known = scores[torch.isfinite(scores)]
+    if bool(scores.isnan().any()) or len(known) == 0:
+        return None
+    scores = scores.clamp(float(known.min()), float(known.max()))  # what stays in any case may be infinite
+    if float(scores.min()) == float(scores.max()):
         return None
     assign = before.assign
     found = torch.where(assign >= 0, scores[assign.clamp(min=0)], torch.nan)

@@ -9,7 +9,7 @@ PAPER: Colour = (20, 23, 31)
 TEXT: Colour = (236, 239, 244)
 TEXT_DIM: Colour = (160, 168, 184)
 DOT: Colour = (255, 209, 71)
-ATTENTION: Colour = (249, 142, 9)
+SCORES: Colour = (249, 142, 9)
 LINE = (255, 255, 255, 190)
 STATIC = (56, 132, 255, 105)
 DARK = (10, 12, 18, 185)
@@ -19,7 +19,7 @@ SEGMENTS: tuple[Colour, ...] = (
 """One a segment, over again after the last."""
 
 HEAT: tuple[Colour, ...] = ((0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164))
-"""From no attention to the most, evenly spaced."""
+"""From the lowest score to the highest, evenly spaced."""
 
 
 def heat_colour(value: float) -> Colour:

@@ -12,7 +12,7 @@ import numpy as np
 from tokenprune.files import write_text
 from tokenprune.show import colours
 from tokenprune.show.cells import DROPPED, KEPT, CellMap
-from tokenprune.show.scene import Scene, data_uri, where
+from tokenprune.show.scene import Scene, data_uri
 
 TEMPLATE = "page.html.j2"
 
@@ -59,10 +59,10 @@ def _data(scene: Scene) -> dict[str, Any]:
         "anchor": cells.anchor.tolist(),
         "static": cells.static.astype(np.int64).tolist(),
         "places": places(cells),
-        "steps": [f"{step.operator} {where(step.layer)}" for step in cells.steps],
+        "steps": [f"{step.operator} {step.where}" for step in cells.steps],
         "heat": _rounded(cells.heat(), 3),
         "scores": _rounded(cells.scores, 6),
-        "scoredBy": cells.scored_by,
+        "scored": cells.scored,
         "colours": {
             "segments": [_css(colour) for colour in colours.SEGMENTS],
             "heat": [list(colour) for colour in colours.HEAT],

@@ -65,12 +65,7 @@ class Scene:
 
     def cuts(self) -> list[str]:
         """What each operator did, a line each."""
-        return [f"{step.operator} {where(step.layer)}: {step.before} -> {step.after}" for step in self.cells.steps]
-
-
-def where(layer: int | None) -> str:
-    """At which place an operator acts, in words."""
-    return "before the LLM" if layer is None else f"after layer {layer}"
+        return [f"{step.operator} {step.where}: {step.before} -> {step.after}" for step in self.cells.steps]
 
 
 def data_uri(picture: Picture) -> str:

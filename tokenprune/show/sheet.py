@@ -11,7 +11,7 @@ import numpy as np
 
 from tokenprune.files import write_bytes
 from tokenprune.show.cells import DROPPED, FATES, KEPT
-from tokenprune.show.colours import ATTENTION, DARK, DOT, LINE, PAPER, SEGMENTS, STATIC, TEXT, TEXT_DIM, heat_colour
+from tokenprune.show.colours import DARK, DOT, LINE, PAPER, SCORES, SEGMENTS, STATIC, TEXT, TEXT_DIM, heat_colour
 from tokenprune.show.scene import Scene
 
 MOST = 24
@@ -48,7 +48,7 @@ def draw_sheet(scene: Scene, path: Path) -> None:
             draw.rectangle((x, y, x + wide - 1, y + BAND - 3), SEGMENTS[segment % len(SEGMENTS)])
         sheet.paste(_fates(scene, place, (wide, high)), (x, y + BAND))
         if layers == 2:
-            sheet.paste(_attention(scene, place, (wide, high)), (x, y + BAND + high + 4))
+            sheet.paste(_scores(scene, place, (wide, high)), (x, y + BAND + high + 4))
         draw.text((x, y + BAND + layers * (high + 4)), _caption(scene, place), TEXT_DIM, _font(13))
     file = io.BytesIO()
     sheet.save(file, "PNG", optimize=True)
@@ -77,7 +77,7 @@ def _legend(draw: Any, scene: Scene, y: int) -> None:
     entries = [("dot", DOT, "kept: a token stands here"), ("box", STATIC[:3], "static: merged over time")]
     entries += [("frame", LINE[:3], "one outline: one token"), ("box", DARK[:3], "dropped")]
     if scene.cells.scores is not None:
-        entries.append(("box", ATTENTION, "the question's attention (lower picture)"))
+        entries.append(("box", SCORES, f"{scene.cells.scored} (lower picture)"))
     x = MARGIN
     for kind, colour, text in entries:
         if kind == "dot":
@@ -123,8 +123,8 @@ def _fates(scene: Scene, place: int, size: tuple[int, int]) -> Any:
     return made
 
 
-def _attention(scene: Scene, place: int, size: tuple[int, int]) -> Any:
-    """The picture in grey under the question's attention; cells that had no token are dark."""
+def _scores(scene: Scene, place: int, size: tuple[int, int]) -> Any:
+    """The picture in grey under the scores; cells that had no token are dark."""
     from PIL import Image, ImageDraw
 
     heat = scene.cells.heat()

@@ -14,6 +14,11 @@ class AdapterConformance(ReadingLaws, RemovalLaws, SessionLaws):
     The model is tiny, in fp32, in eval mode and on the CPU. Rows differ in length and hold a video each, or some of
     them; each video has at least 6 tokens and text after it.
 
+    >>> class TestMine(AdapterConformance):
+    ...     rows = 3  # and the three methods
+    >>> [name for name in dir(TestMine) if name.startswith("test_visual")]
+    ['test_visual_tokens_are_found']
+
     Attributes:
         rows: how many rows :meth:`make_prompt` knows, at least 2.
         images: whether some row holds images that the adapter reads.

@@ -125,7 +125,7 @@ def reference(
     root_level: int = 1,
     weighted: bool = False,
 ) -> ReferencePlan:
-    """``shares``: how many nodes there were before any was linked."""
+    """Without a budget the thresholds decide how many tokens are left."""
     x = frames_of(features, grid)
     free = keep_ratio is None and keep is None
     budget = 1 if free else budget_of(len(features), keep_ratio, keep)

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,11 +16,33 @@ from tokenprune.bench.speed.direct import direct_merge
 from tokenprune.bench.speed.scoring import AttentionShape, random_view
 from tokenprune.cluster import dpc_knn, portion
 from tokenprune.device import where_fp64_is
-from tokenprune.operator import TokenMerger
+from tokenprune.operator import TokenMerger, needs_of
 from tokenprune.operators.attn_prune import AttnPrune
+from tokenprune.operators.average_pool import AveragePool
+from tokenprune.operators.cdpruner import CDPruner
+from tokenprune.operators.cover import Cover
+from tokenprune.operators.divprune import DivPrune
+from tokenprune.operators.dtd import DTD
+from tokenprune.operators.dycoke import DyCoke
+from tokenprune.operators.evs import EVS
+from tokenprune.operators.fastvid import FastVID
+from tokenprune.operators.flashvid import FlashVID
+from tokenprune.operators.floc import FLoC
+from tokenprune.operators.gleanvid import GleanVID
+from tokenprune.operators.holitom import HoliTom
+from tokenprune.operators.infinipot import InfiniPotV
+from tokenprune.operators.knorm import KNorm
+from tokenprune.operators.press import ScoredPress
 from tokenprune.operators.random import RandomSelect
+from tokenprune.operators.snapkv import SnapKV
 from tokenprune.operators.st_merge import STMerge
+from tokenprune.operators.tome import ToMe
+from tokenprune.operators.tova import TOVA
+from tokenprune.operators.ttf import TTF
 from tokenprune.operators.uniform import UniformSelect
+from tokenprune.operators.vcast import VCast
+from tokenprune.operators.vidcom2 import VidCom2
+from tokenprune.operators.visionzip import VisionZip
 from tokenprune.plan import TokenPlan
 from tokenprune.scorers import SCORERS
 from tokenprune.tokens import VisualTokens
@@ -29,6 +52,33 @@ FRAME_PAIRS = "STMerge: clustering of the frames (T x T)"
 MERGE = "STMerge: plan and apply"
 DIRECT = "direct implementation"
 BUDGET = 0.25
+KEY_WIDTH = 80
+"""Components of a key of Qwen2.5-VL's vision encoder."""
+
+PRESSES: tuple[type[ScoredPress], ...] = (SnapKV, KNorm, TOVA, InfiniPotV)
+
+METHODS: tuple[Any, ...] = (
+    UniformSelect,
+    RandomSelect,
+    AveragePool,
+    Cover,
+    EVS,
+    VidCom2,
+    VCast,
+    GleanVID,
+    DyCoke,
+    DTD,
+    TTF,
+    DivPrune,
+    FLoC,
+    CDPruner,
+    ToMe,
+    HoliTom,
+    VisionZip,
+    FastVID,
+    FlashVID,
+)
+"""What decides before the LLM down to a budget."""
 
 Run = Callable[[], Tensor]
 """What is timed."""
@@ -70,6 +120,16 @@ class Clip:
         """The same with the attention that the scorers read."""
         return VisualTokens(self.features, self.grid, signals={"attention": self.view})
 
+    def signalled_tokens(self, needs: Sequence[str]) -> VisualTokens:
+        """The same with made-up signals of the vision encoder or of a caller."""
+        return VisualTokens(self.features, self.grid, signals={need: self._signals[need] for need in needs})
+
+    @cached_property
+    def _signals(self) -> dict[str, Tensor]:
+        keys = self.features[:, :KEY_WIDTH]
+        numbers = ("encoder_column", "encoder_pooled", "relevance")
+        return {"encoder_keys": keys, **dict.fromkeys(numbers, self.scores)}
+
     @cached_property
     def plan(self) -> TokenPlan:
         """STMerge's, with its defaults."""
@@ -110,8 +170,10 @@ def subjects_of(clip: Clip, *, direct: bool) -> dict[str, Subject]:
     subjects["TokenPlan: validate"] = _validate(clip)
     subjects["TokenPlan: apply"] = _apply(clip)
     subjects[f"STMerge(keep_ratio={BUDGET}): plan"] = _merger(clip, STMerge(keep_ratio=BUDGET))
-    subjects[f"UniformSelect(keep_ratio={BUDGET}): plan"] = _merger(clip, UniformSelect(keep_ratio=BUDGET))
-    subjects[f"RandomSelect(keep_ratio={BUDGET}): plan"] = _merger(clip, RandomSelect(keep_ratio=BUDGET))
+    for method in METHODS:
+        subjects[f"{method.__name__}(keep_ratio={BUDGET}): plan"] = _merger(clip, method(keep_ratio=BUDGET))
+    for press in PRESSES:
+        subjects[f"{press.__name__}(keep_ratio={BUDGET}): plan of one layer"] = _press(clip, press(keep_ratio=BUDGET))
     for name in SCORERS:
         subjects[f"scorer {name}"] = _scorer(clip, name)
     for select in ("global", "stratified"):
@@ -121,8 +183,23 @@ def subjects_of(clip: Clip, *, direct: bool) -> dict[str, Subject]:
 
 def _merger(clip: Clip, operator: TokenMerger) -> Subject:
     def ready() -> Run:
-        tokens = clip.tokens()
+        tokens = clip.signalled_tokens(needs_of(operator))
         return lambda: operator.plan(tokens).anchors
+
+    return Subject(ready)
+
+
+def _press(clip: Clip, press: ScoredPress) -> Subject:
+    def ready() -> Run:
+        keys = clip.view.keys()  # a cache holds them as they are read
+        view = replace(clip.view, read_keys=lambda rotated: keys)
+        tokens = VisualTokens(clip.features, clip.grid, signals={"attention": view})
+
+        def run() -> Tensor:
+            plans = press.plan(tokens)
+            return plans.anchors if isinstance(plans, TokenPlan) else plans[0].anchors
+
+        return run
 
     return Subject(ready)
 

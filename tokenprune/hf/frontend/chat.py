@@ -9,14 +9,18 @@ from typing import Any
 
 from torch import Tensor
 
-from tokenprune.errors import InvalidValueError, VideoError
-from tokenprune.hf.frontend.pixels import PixelOptions, makes_patches
+from tokenprune.errors import InvalidValueError
+from tokenprune.hf.frontend.pixels import PixelOptions, makes_patches, processor_errors
 from tokenprune.hf.frontend.video import ProcessorFit, VideoClip, video_metadata
 
 
 @dataclass(frozen=True, eq=False)
 class Conversation:
     """One prompt: clips and a first question about them, and what was said since.
+
+    >>> said = Conversation("And then?", (), earlier=(("What moves?", "A circle."),)).messages()
+    >>> [message["role"] for message in said]
+    ['user', 'assistant', 'user']
 
     Args:
         question: what is asked now.
@@ -56,6 +60,10 @@ def model_inputs(
     ``mm_token_type_ids`` ``(B, L)`` and, where there are videos, ``pixel_values_videos``, ``video_grid_thw`` and
     ``second_per_grid_ts`` over all videos in order.
 
+    >>> asked = [Conversation("What is a video?", ()), Conversation("Why?", ())]
+    >>> len(model_inputs(processor, asked)["input_ids"])
+    2
+
     Args:
         processor: the checkpoint's own; its pixels a frame and visual tokens a video apply, and frames are capped the
             way Qwen's own preprocessing does it (``cap_pixels_per_frame``) unless the processor says otherwise.
@@ -90,14 +98,8 @@ def model_inputs(
             "do_sample_frames": False,
             **PixelOptions(processor.video_processor, max_pixels).for_clips([len(clip.frames) for clip in clips]),
         }
-    try:
+    with processor_errors():
         inputs = processor(text=prompts, padding=True, padding_side="left", return_tensors="pt", **options)
-    except ValueError as error:
-        if "aspect ratio" in str(error):
-            raise VideoError(f"a video cannot be resized: {error}") from error
-        if "temporal_factor" in str(error):
-            raise VideoError(f"the processor takes no clip of so few frames: {error}") from error
-        raise
     return {name: _tensor(value) for name, value in inputs.items() if name != "video_metadata"}
 
 

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tokenprune.errors import InvalidValueError
+from tokenprune.errors import InvalidValueError, VideoError
 from tokenprune.messages import shown
 
 # How far the processor's own rule may exceed its upper bound: a frame is given at least 1.05 times the lower one.
@@ -79,12 +81,30 @@ def bounds_whole_clips(processor: Any) -> bool:
     )
 
 
+@contextmanager
+def processor_errors() -> Generator[None, None, None]:
+    """What a processor says of a clip that it cannot resize becomes a :class:`tokenprune.VideoError`."""
+    try:
+        yield
+    except ValueError as error:
+        if "aspect ratio" in str(error):
+            raise VideoError(f"a video cannot be resized: {error}") from error
+        if "temporal_factor" in str(error):
+            raise VideoError(f"the processor takes no clip of so few frames: {error}") from error
+        raise
+
+
 def frame_size(processor: Any, height: int, width: int, frames: int, options: dict[str, Any]) -> tuple[int, int]:
-    """Height and width that a processor which :func:`makes_patches` gives so many frames of this size."""
+    """Height and width that a processor which :func:`makes_patches` gives so many frames of this size.
+
+    Raises:
+        VideoError: it takes no such clip.
+    """
     import torch
 
     empty = torch.empty((frames, 3, height, width), dtype=torch.uint8, device="meta")
-    made = processor(videos=[empty], do_sample_frames=False, return_tensors="pt", **options)
+    with processor_errors():
+        made = processor(videos=[empty], do_sample_frames=False, return_tensors="pt", **options)
     _, rows, columns = made["video_grid_thw"][0].tolist()
     patch = int(processor.patch_size)
     return rows * patch, columns * patch
