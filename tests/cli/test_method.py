@@ -24,7 +24,8 @@ import tokenprune as tp
 from tokenprune.cli._method import axes_of, settings_of
 from tokenprune.cli._output import UsageError
 from tokenprune.cli._pipeline import PipelineChoice
-from tokenprune.cli._sweep_grid import GridOptions, pipeline_of
+from tokenprune.cli._sweep_grid import pipeline_of
+from tokenprune.cli._sweep_options import GridOptions
 from tokenprune.cli._sweep_view import best_first
 from tokenprune.cli.app import app
 

@@ -55,7 +55,8 @@ class FamiliesAdapter:
         if reason is not None:
             return Declined(f"{rows[kind].name}: {reason}")
         layers: Any = head.get_submodule(rows[kind].text).get_submodule("layers")
-        return Accepted(depth=len(layers), yields=True)
+        readable = tuple(index for index, layer in enumerate(layers) if hasattr(layer, "self_attn"))
+        return Accepted(len(layers), yields=True, readable=None if len(readable) == len(layers) else readable)
 
     def boundaries(self, model: nn.Module, prompt: Prompt) -> Sequence[Sequence[VisualSpan]]:
         family, head = self._found(model)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 UNCUT = {
     "sliding_attention": "sliding-window layers, whose cache cannot be cut",
     "chunked_attention": "layers that attend in chunks, whose cache cannot be cut",
-    "linear_attention": "linear-attention layers, which keep a state instead of tokens",
 }
 """Kinds of layers that no cut is right for -> what they are."""
 
@@ -77,6 +76,8 @@ def why_not(family: Family, head: nn.Module) -> str | None:
         return reason
     for index, layer in enumerate(text.layers):
         attention = getattr(layer, "self_attn", None)
+        if attention is None and kinds and kinds[index] == "linear_attention":
+            continue  # it keeps a state instead of tokens: there is nothing to read or cut
         if attention is None or not all(hasattr(attention, name) for name in ("q_proj", "k_proj", "scaling")):
             return f"layer {index} has no attention whose queries and keys can be read"
         try:
