@@ -89,14 +89,16 @@ class MixedRow(MassRow):
         return mixed
 
 
-def replayed(model: Any, whole: Prompt, plans: list[Decided], left_out: bool = False) -> Oracle:
-    """The full-length model in which these plans were carried out; each row with videos was asked at each layer."""
+def replayed(
+    model: Any, whole: Prompt, plans: list[Decided], left_out: bool = False, modalities: tuple[str, ...] = ("video",)
+) -> Oracle:
+    """The full-length model in which these plans were carried out; each row that has tokens was asked at each layer."""
     rows = [MixedRow(**vars(row)) for row in mass_oracle(model, whole, NoCut(mass=False)).rows]  # type: ignore[arg-type]
     layers = sorted({decided.layer for decided in plans})
     for layer in layers if not left_out else []:
         mine = iter([decided.plan for decided in plans if decided.layer == layer])
         for row in rows:
-            left = [p for p in range(len(row.kind)) if row.kind[p] == "video" and p not in row.removed]
+            left = [p for p in range(len(row.kind)) if row.kind[p] in modalities and p not in row.removed]
             if not left:
                 continue
             plan, places = next(mine), torch.tensor(left)
@@ -126,6 +128,25 @@ def test_removal_is_masking(method: Any, rows: list[Any], monkeypatch: pytest.Mo
     reports(session, truth, given.length, cache_of(out))
     stores(cache_of(out), given.length + 3, max(len(row.kept(given.length)) for row in truth.rows) + 3)
     assert distance(out.logits, replayed(model, whole, plans, left_out=True), given.length - 1) > 0.01
+
+
+IMAGES = [
+    tp.HoliTomInner(layer=1, keep_ratio=0.5, modalities=("video", "image")),
+    tp.FrameFusion(keep_ratio=0.4, modalities=("video", "image")),
+    tp.STTM(keep=9, modalities=("video", "image")),
+    tp.PyramidDrop(modalities=("video", "image")),
+]
+
+
+@pytest.mark.parametrize("method", IMAGES, ids=lambda method: type(method).__name__)
+def test_images_and_videos_of_a_row_share_its_budget(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, given = shared_model(), prompt([[2, image(3, 3), 1, Clip(2, 2, 2), 3, Clip(2, 1, 3), 4]])
+    with recorded(monkeypatch) as plans, tp.attach(model, method) as session:
+        out = generate(model, given)
+    truth = replayed(model, given.answered(out.sequences[:, given.length :]), plans, modalities=method.modalities)
+    agrees(out.logits, truth, given.length - 1)
+    reports(session, truth, given.length, cache_of(out))
+    assert session.report.stages[-1]["visual_after"] == [method.budget(9 + 8 + 6)]
 
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
