@@ -21,6 +21,7 @@ class Accepted:
 
     Args:
         depth: its number of decoder layers.
+        readable: the layers whose attention can be read; None: all of them.
         yields: step back where another adapter accepts the model, too: that of a table does, for one of its own.
 
     >>> Accepted(depth=28).depth
@@ -29,6 +30,7 @@ class Accepted:
 
     depth: int
     yields: bool = False
+    readable: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,7 @@ class AdaptedModel:
         adapter: the adapter.
         model: the model.
         depth: its number of decoder layers.
+        readable: the layers whose attention can be read; None: all of them.
 
     Every method raises :class:`MissingHookError` where the adapter answers nothing, and passes on what it raises.
     """
@@ -195,6 +198,7 @@ class AdaptedModel:
     adapter: ModelAdapter
     model: nn.Module
     depth: int
+    readable: tuple[int, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -204,6 +208,10 @@ class AdaptedModel:
     def boundaries(self, prompt: Prompt) -> Sequence[Sequence[VisualSpan]]:
         """Per prompt row its videos and images, in order."""
         return self._given("boundaries", self.adapter.boundaries(self.model, prompt))
+
+    def can_read(self, layer: int) -> bool:
+        """Whether the attention of this layer can be read."""
+        return self.readable is None or layer in self.readable
 
     def attention(self, layer: int) -> AttentionReader:
         """A reader of the queries and keys that decoder layer ``layer`` computes."""

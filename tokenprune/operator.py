@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
@@ -181,11 +181,30 @@ class Stage:
     schedule: int | None = None
 
     @classmethod
-    def of(cls, operator: Operator, depth: int, schedule: int | None = None) -> Stage:
-        """The operator in a decoder of ``depth`` layers; raises :class:`InvalidValueError` if its layer is beyond."""
-        site = site_of(operator)
-        layer = resolve_layer(layer_of(operator), depth) if site == AFTER_LAYER else None
-        return cls(operator, site, layer, modalities_of(operator), needs_of(operator), reads_of(operator), schedule)
+    def of(
+        cls,
+        operator: Operator,
+        depth: int,
+        schedule: int | None = None,
+        readable: Collection[int] | None = None,
+    ) -> Stage:
+        """The operator in a decoder of ``depth`` layers, of which ``readable`` (None: all) have attention to be read.
+
+        Raises:
+            InvalidValueError: its layer lies beyond, or it reads the attention of a layer that has none.
+        """
+        site, needs, reads = site_of(operator), needs_of(operator), reads_of(operator)
+        layer = None
+        if site == AFTER_LAYER:
+            own = readable if ATTENTION in needs and (reads is None or ATTENTION in reads) else None
+            layer = resolve_layer(layer_of(operator), depth, own)
+            for name, offset in ((ATTENTION_BEFORE, -1), (ATTENTION_NEXT, 1)):
+                if readable is not None and name in (reads or ()) and layer + offset not in readable:
+                    raise InvalidValueError(
+                        f"{type(operator).__name__} after layer {layer} reads the attention of layer {layer + offset}, "
+                        "which has none"
+                    )
+        return cls(operator, site, layer, modalities_of(operator), needs, reads, schedule)
 
     @property
     def name(self) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from tokenprune.bench.world.clip import HELD_OUT
 from tokenprune.bench.world.questions import KINDS
-from tokenprune.bench.world_benchmark.asked import ask_world, normalised
+from tokenprune.bench.world_benchmark.asked import STRICT, WORD, WRONG, ask_world, judged, normalised
 
 
 @pytest.mark.parametrize("count", [1, 7, 10, 53])
@@ -35,3 +35,22 @@ def test_what_does_not_count(text: str) -> None:
 def test_what_counts() -> None:
     assert normalised("dark  red") == "dark red"
     assert normalised("red") != normalised("red red")
+
+
+@pytest.mark.parametrize(
+    ("begun", "right", "outcome"),
+    [
+        (["red"], "red", STRICT),
+        ([" Red", " Red."], "red", STRICT),
+        (["red", "redred"], "red", WORD),
+        (["T", "T world", "T worldyellow"], "T", WORD),
+        (["tri", "triangle"], "triangle", STRICT),
+        (["tri", "triangle", "triangle and"], "triangle", WORD),
+        (["The", "The letter", "The letter T"], "T", WRONG),
+        (["blue"], "red", WRONG),
+        (["blue", "blue red"], "red", WRONG),
+        ([""], "red", WRONG),
+    ],
+)
+def test_a_word_is_told_from_an_answer_that_ends(begun: list[str], right: str, outcome: str) -> None:
+    assert judged(begun, right) == outcome

@@ -17,7 +17,7 @@ from qwen25vl.tiny import save_tiny
 from typer.testing import CliRunner
 
 import tokenprune as tp
-from tokenprune.bench.world_benchmark import run as world
+from tokenprune.bench.world_benchmark import asking
 from tokenprune.cli._benchmarks import find_benchmark
 from tokenprune.cli.app import app
 
@@ -46,6 +46,25 @@ def test_the_recommended_preset_beside_plain_random_and_uniform(run: Run) -> Non
     assert [line for line in lines if line in names] == 2 * names  # budgets and accuracy, then each kind
     assert "…" not in done.stdout
     assert done.stderr == ""
+
+
+def test_methods_by_budgets(run: Run) -> None:
+    done = run("--methods", "Cover,EVS", "--budgets", "0.25,0.1", "--against", "EVS", questions=9)
+    assert done.exit_code == 0, done.stderr
+    lines = [[cell.strip() for cell in line.strip("| ").split("|")] for line in done.stdout.splitlines()]
+    head = next(place for place, cells in enumerate(lines) if cells[0].startswith("word / strict [95 %"))
+    assert lines[head][1:] == ["25 %", "10 %"]
+    assert [cells[0] for cells in lines[head + 2 : head + 6]] == ["Cover", "Cover + mass", "EVS", "EVS + mass"]
+    tests = next(place for place, cells in enumerate(lines) if cells[0] == "against EVS: word; strict")
+    assert [cells[0] for cells in lines[tests + 2 : tests + 5]] == ["Cover", "Cover + mass", "EVS + mass"]
+    assert "word: the answer begins with the right word; strict:" in done.stdout
+
+
+def test_mass_for_presets(run: Run) -> None:
+    data = json.loads(run("--preset", "default", "--mass", "both", "--json").stdout)
+    names = ["plain", "default", "random as default", "uniform as default", "default + mass"]
+    assert [row["name"] for row in data["rows"]] == names
+    assert [row["pipeline"]["mass"] for row in data["rows"] if row["pipeline"]] == [None, "sizes"]
 
 
 def test_files_and_json(run: Run, tmp_path: Path) -> None:
@@ -86,6 +105,13 @@ def test_the_same_result_gives_the_same_picture(run: Run, tmp_path: Path, suffix
         (("--plot", "a.txt"), ".png"),
         (("--out", "no/such/directory/a.json"), "--out"),
         (("--out", "."), "--out"),
+        (("--methods", "Covr"), "--methods must be one of all, "),
+        (("--methods", "Covr"), "did you mean 'Cover'?"),
+        (("--methods", "Cover", "--budgets", "0.1,2"), "--budgets must be fractions in (0, 1], got '2'"),
+        (("--methods", "Cover", "--budgets", "x"), "--budgets must be fractions in (0, 1], got 'x'"),
+        (("--budgets", "0.1"), "--budgets needs --methods"),
+        (("--mass", "some"), "--mass must be one of with, without, both"),
+        (("--methods", "Cover", "--table"), "choose one of"),
     ],
 )
 def test_wrong_usage(run: Run, options: tuple[str, ...], said: str) -> None:
@@ -127,32 +153,33 @@ def without_seconds(data: Any) -> Any:
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Clips that were looked at; after ``limit`` of them comes an interrupt, where there is one."""
+    """Clips that were looked at, each in a batch of its own."""
     seen: list[int] = []
-    look = world._Run.see
+    monkeypatch.setattr(asking, "ROWS", 1)
+    look = asking.Run.see
 
     def counting(self: Any, clip: Any) -> Any:
         seen.append(clip.scene.seed)
         return look(self, clip)
 
-    monkeypatch.setattr(world._Run, "see", counting)
+    monkeypatch.setattr(asking.Run, "see", counting)
     return seen
 
 
 @pytest.fixture
 def interrupted_after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    ask = world._Run.ask
+    ask = asking.Run.ask
 
     def after(clips: int) -> None:
         left = [clips]
 
-        def asking(self: Any, clip: Any, look: Any) -> Any:
+        def counted(self: Any, clips: Any, looks: Any) -> Any:
             if not left[0]:
                 raise KeyboardInterrupt
             left[0] -= 1
-            return ask(self, clip, look)
+            return ask(self, clips, looks)
 
-        monkeypatch.setattr(world._Run, "ask", asking)
+        monkeypatch.setattr(asking.Run, "ask", counted)
 
     return after
 

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,14 @@ pytest.importorskip("torchvision")
 from qwen25vl.tiny import save_tiny
 
 import tokenprune as tp
-from tokenprune.bench.benchmark import FORMAT, VERSION, BenchmarkRequest, BenchmarkResult, Row
-from tokenprune.bench.world_benchmark import WorldBenchmark
+from tokenprune.bench.benchmark import FORMAT, VERSION, BenchmarkRequest, BenchmarkResult, MethodGrid, Row
+from tokenprune.bench.paired import Paired
+from tokenprune.bench.world_benchmark import WorldBenchmark, asking
 from tokenprune.bench.world_benchmark import run as world
 from tokenprune.bench.world_benchmark.asked import ask_world, normalised
+from tokenprune.bench.world_benchmark.counting import compared_with
+from tokenprune.bench.world_benchmark.entries import Fixed
+from tokenprune.bench.world_benchmark.methods import grid_suite, known_methods
 from tokenprune.errors import InvalidValueError, ModelLoadError
 from tokenprune_qwen25vl.family import QWEN25VL
 
@@ -27,6 +33,10 @@ from tokenprune_qwen25vl.family import QWEN25VL
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+TOKENS = 32
+"""Visual tokens of a clip, as this model's processor shows it."""
 
 
 def measure(checkpoint: Path, **asked: Any) -> BenchmarkResult:
@@ -118,29 +128,128 @@ def test_the_long_suites_run(checkpoint: Path, suite: str) -> None:
             assert row.budget == pytest.approx(nominal, abs=0.05)
 
 
+BEGUN: dict[str, Callable[[str], tuple[str, ...]]] = {
+    "0": lambda right: ("none", "none either"),
+    "1": lambda right: (right, f"{right}{right}"),
+    "2": lambda right: (f" {right.upper()}", f" {right.upper()}."),
+}
+
+
 def test_right_answers_are_counted(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A model that answers every second question rightly, in other letters, and the others wrongly."""
+    """A model that answers every third question rightly, in other letters, every third too long, the others wrongly."""
     from tokenprune.bench.world_benchmark import answering
 
-    asked = iter(ask_world(8))
-    expected = Counter[str]()
+    asked = ask_world(8)
+    expected, words = Counter[str](), Counter[str]()
+    outcomes = ""
 
     def oracle(loaded: Any, clip: Any, pipeline: Any = None, positions: str = "anchor") -> Any:
-        questions = next(asked).questions
-        right = [place % 2 == 0 for place in range(len(questions))]
-        expected.update(question.kind for question, yes in zip(questions, right) if yes)
-        texts = tuple(f" {q.answer.upper()}." if yes else "none" for q, yes in zip(questions, right))
-        return answering.Answers(texts, (1.0,) * len(texts), (1.0,) * len(texts))
+        nonlocal outcomes
+        questions = [question for clip in asked for question in clip.questions]
+        mine = "201" * len(questions)
+        begun = tuple(BEGUN[outcome](question.answer) for question, outcome in zip(questions, mine))
+        outcomes += mine[: len(questions)]
+        expected.update(question.kind for question, outcome in zip(questions, mine) if outcome == "2")
+        words.update(question.kind for question, outcome in zip(questions, mine) if outcome != "0")
+        return answering.Answers(begun, (1.0,) * len(begun), (1.0,) * len(begun))
 
     monkeypatch.setattr(answering, "answer", oracle)
     (row,) = measure(checkpoint, questions=8).rows
     assert {kind: share.count for kind, share in row.kinds.items() if share.count} == dict(expected)
-    assert 0 < row.accuracy.count == expected.total() < 8
+    assert {kind: share.count for kind, share in row.kinds_word.items() if share.count} == dict(words)
+    assert 0 < row.accuracy.count == expected.total() < row.word.count == words.total() < 8
+    assert row.outcomes == outcomes
+    assert row.to_dict()["outcomes"] == outcomes
+
+
+def test_methods_at_exact_budgets_with_mass_and_without(checkpoint: Path) -> None:
+    grid = MethodGrid(("Cover", "RandomSelect"), (0.25, 0.05))
+    result = measure(checkpoint, methods=grid, questions=9, against=("plain", "Cover"))
+    rows = by_name(result)
+    named = [
+        f"{name}{mass} at {budget} %" for name in grid.names or () for budget in (25, 5) for mass in ("", " + mass")
+    ]
+    assert rows.keys() == {"plain", *named}
+    for row in result.rows[1:]:
+        assert row.nominal is not None
+        assert row.budget == pytest.approx(math.ceil(row.nominal * TOKENS) / TOKENS)
+        pipeline = tp.Pipeline.from_dict(row.pipeline or {})
+        assert (pipeline.mass == "sizes") == row.series.endswith(" + mass")
+    assert set(rows["Cover at 5 %"].paired) == {"plain"}
+    tests = rows["RandomSelect at 5 %"].paired
+    assert set(tests) == {"plain", "Cover"}
+    outcomes = [rows[name].outcomes for name in ("RandomSelect at 5 %", "Cover at 5 %")]
+    words = [[outcome != "0" for outcome in each] for each in outcomes]
+    assert tests["Cover"]["word"] == Paired.of(*words)
+
+
+def test_every_method_that_has_a_budget_and_needs_nothing_from_outside_is_known() -> None:
+    known = known_methods()
+    assert {"Cover", "STMerge", "RandomSelect", "UniformSelect", "EVS", "CDPruner", "VisionZip"} <= set(known)
+    assert not {"AttnPrune", "RopeCausalScore", "RandomPrune"} & set(known)
+    suite = grid_suite(MethodGrid(budgets=(0.1,)))
+    assert len(suite.entries) == 2 * len(known)
+
+
+def test_chance_is_another_for_each_clip() -> None:
+    (entry, _) = grid_suite(MethodGrid(("RandomSelect",), (0.1,))).entries
+    assert isinstance(entry, Fixed)
+    plans = [next(iter(entry.pipeline_for(seed).mergers)) for seed in (5, 6)]
+    assert plans == [tp.RandomSelect(keep_ratio=0.1, seed=5), tp.RandomSelect(keep_ratio=0.1, seed=6)]
+
+
+def test_pipelines_with_mass_and_without(checkpoint: Path) -> None:
+    named = {name: tp.preset(name) for name in ("default", "recommended", "baseline")}
+    request = BenchmarkRequest(named, masses=(None, "sizes"), matched=False)
+    names = [entry.name for entry in world.build_suite(request, world.Decoder(288, 8)).entries]
+    assert names == ["plain", "default", "default + mass", "recommended without mass", "recommended", "baseline"]
+
+
+@pytest.mark.parametrize("known", [set[int](), {1}, {0, 1, 2, 3, 4}])
+def test_clips_are_asked_about_together_in_order(known: set[int]) -> None:
+    clips = ask_world(40)
+    done = {clip.scene.seed: None for place, clip in enumerate(clips) if place in known}
+    found = asking.batches(clips, done)
+    assert [clip for batch in found for clip in batch] == clips
+    assert all(len(batch) == 1 or sum(len(clip.questions) for clip in batch) <= asking.ROWS for batch in found)
+    assert all(len(batch) == 1 for batch in found if any(clip.scene.seed in done for clip in batch))
+    assert len(found) < len(clips) or known
+
+
+def test_alone_and_together_the_same_is_counted(
+    checkpoint: Path, result: BenchmarkResult, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "ROWS", 1)
+    named = {name: tp.preset(name) for name in ("default", "baseline")}
+    again = measure(checkpoint, pipelines=named, questions=20, blind=True)
+    assert {name: row.outcomes for name, row in by_name(again).items()} == {
+        name: row.outcomes for name, row in by_name(result).items()
+    }
+
+
+def test_what_a_row_is_compared_with() -> None:
+    request = BenchmarkRequest(
+        {"mine": tp.Pipeline([tp.Cover(keep_ratio=0.1)])}, methods=MethodGrid(("Cover", "EVS"), (0.25, 0.1))
+    )
+    entries = world.build_suite(request, world.Decoder(288, 8)).entries
+    named = {entry.name: entry for entry in entries}
+
+    def found(name: str, other: str) -> str | None:
+        entry = compared_with(named[name], other, entries)
+        return None if entry is None else entry.name
+
+    assert found("mine", "plain") == "plain"
+    assert found("plain", "plain") is None
+    assert found("mine", "random") == "random as mine"
+    assert found("mine", "EVS") is None
+    assert found("EVS at 10 %", "Cover + mass") == "Cover + mass at 10 %"
+    assert found("EVS at 10 %", "EVS") is None
+    assert found("EVS at 10 %", "Cover at 25 %") == "Cover at 25 %"
 
 
 def test_counts_that_depend_on_the_question_cannot_be_compared() -> None:
     with pytest.raises(tp.TokenPruneError, match="depend on the question"):
-        world._spend([0.5, 0.25], world.Decoder(8, 4))
+        asking._spend([0.5, 0.25], world.Decoder(8, 4))
 
 
 def test_progress_ends_at_the_end(checkpoint: Path) -> None:
@@ -148,13 +257,19 @@ def test_progress_ends_at_the_end(checkpoint: Path) -> None:
     WorldBenchmark(QWEN25VL).run(
         BenchmarkRequest(model=str(checkpoint), questions=12), lambda done, total: steps.append((done, total))
     )
-    total = steps[0][1]
-    assert steps == [(done, total) for done in range(total + 1)]
+    total = len(ask_world(12))
+    assert steps[0] == (0, total)
+    assert steps[-1] == (total, total)
+    assert steps == sorted(steps)
 
 
 def test_what_is_refused(checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidValueError, match="suite must be one of table, sweep, ablation"):
         measure(checkpoint, suite="all")
+    with pytest.raises(InvalidValueError, match="method must be one of"):
+        measure(checkpoint, methods=MethodGrid(("Covr",)), questions=1)
+    with pytest.raises(InvalidValueError, match=r"against must be one of plain.*'moon'"):
+        measure(checkpoint, questions=1, against=("moon",))
     with pytest.raises(InvalidValueError, match="'plain'"):
         measure(checkpoint, pipelines={"plain": tp.Pipeline()}, questions=1)
     with pytest.raises(InvalidValueError, match="layer 9"):

@@ -48,7 +48,7 @@ MERGERS = [
     tp.DyCoke(),
     tp.DyCoke(keep=7),
     tp.AveragePool(),
-    tp.AveragePool(window=(2, 3, 1), modalities=("video", "image")),
+    tp.AveragePool(keep=5, modalities=("video", "image")),
     tp.VisionZip(keep_ratio=0.4),
     tp.VisionZip(keep=5, dominant=1, contextual=1, published=True),
     tp.HoliTom(keep_ratio=0.4),

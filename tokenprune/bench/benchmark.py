@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from tokenprune.bench.paired import Paired
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
 from tokenprune.pipeline import Pipeline
@@ -24,6 +25,9 @@ Progress = Callable[[int, int], None]
 @dataclass(frozen=True)
 class Share:
     """``count`` of ``total``, with its 95 % Wilson score interval (E. B. Wilson, 1927).
+
+    >>> Share(8, 10).value, [round(end, 2) for end in Share(8, 10).interval]
+    (0.8, [0.49, 0.94])
 
     Raises:
         InvalidValueError: no ``0 <= count <= total``, or a total of 0.
@@ -64,25 +68,35 @@ class Row:
     Args:
         name: unique in its result.
         series: rows of one series are one line in a plot of accuracy over budget.
-        accuracy: right answers.
+        accuracy: right answers: the right word, and nothing after it ("strict").
+        word: answers that begin with the right word, whether or not they end there.
         kinds: right answers of each kind of question that was asked.
+        kinds_word: likewise, of those that begin with the right word.
         agreement: answers equal to the plain model's.
         budget: mean over the questions of the visual tokens seen, averaged over layers, as a fraction of all.
         retained: mean over the questions of the visual tokens left at the end, as a fraction of all.
         seconds: time for all its answers, without what is shared between the rows.
         pipeline: description of its pipeline; None where it depends on the question.
+        outcomes: one character a question, in the order they were asked: 2 right, 1 only the word, 0 wrong.
+        paired: name of the row or series compared with -> ``"word"`` and ``"strict"`` -> the test.
+        nominal: the budget that it was made for, where it is one of several at which a method is measured.
         notes: what else tells this row from others, JSON-ready.
     """
 
     name: str
     series: str
     accuracy: Share
+    word: Share
     kinds: Mapping[str, Share]
+    kinds_word: Mapping[str, Share]
     agreement: Share
     budget: float
     retained: float
     seconds: float
     pipeline: Mapping[str, Any] | None
+    outcomes: str = ""
+    paired: Mapping[str, Mapping[str, Paired]] = field(default_factory=dict[str, Mapping[str, Paired]])
+    nominal: float | None = None
     notes: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,12 +105,19 @@ class Row:
             "name": self.name,
             "series": self.series,
             "accuracy": self.accuracy.to_dict(),
+            "word": self.word.to_dict(),
             "kinds": {kind: share.to_dict() for kind, share in self.kinds.items()},
+            "kinds_word": {kind: share.to_dict() for kind, share in self.kinds_word.items()},
             "agreement": self.agreement.to_dict(),
             "layer_averaged_retained": self.budget,
             "visual_retained": self.retained,
             "seconds": self.seconds,
             "pipeline": self.pipeline,
+            "outcomes": self.outcomes,
+            "paired": {
+                other: {count: test.to_dict() for count, test in tests.items()} for other, tests in self.paired.items()
+            },
+            "nominal_budget": self.nominal,
             "notes": dict(self.notes),
         }
 
@@ -133,8 +154,31 @@ class BenchmarkResult:
 
 
 @dataclass(frozen=True)
+class MethodGrid:
+    """Operators before the LLM, each at each budget.
+
+    Args:
+        names: class names; None: every one that can be given a budget.
+        budgets: fractions of the visual tokens that are kept.
+        masses: None without attention mass, ``"sizes"`` with it, one after the other.
+    """
+
+    names: tuple[str, ...] | None = None
+    budgets: tuple[float, ...] = (0.25, 0.15, 0.1, 0.05)
+    masses: tuple[str | None, ...] = (None, "sizes")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        names = None if self.names is None else list(self.names)
+        return {"names": names, "budgets": list(self.budgets), "masses": list(self.masses)}
+
+
+@dataclass(frozen=True)
 class BenchmarkRequest:
     """What is to be measured.
+
+    >>> BenchmarkRequest({"default": tp.preset("default")}, questions=40).seed
+    0
 
     Args:
         pipelines: name -> pipeline.
@@ -147,6 +191,10 @@ class BenchmarkRequest:
         dtype: name of a dtype.
         attn: attention implementation.
         matched: whether random and uniform selection at its budget are measured beside each pipeline.
+        methods: also measure these.
+        masses: how pipelines are measured: None without attention mass, ``"sizes"`` with it, one after the other;
+            empty: each as it is.
+        against: rows, or series at the same budget, with which every row is compared question by question.
 
     Raises:
         InvalidValueError: ``questions`` or ``seed`` is out of range.
@@ -162,6 +210,9 @@ class BenchmarkRequest:
     dtype: str | None = None
     attn: str | None = None
     matched: bool = True
+    methods: MethodGrid | None = None
+    masses: tuple[str | None, ...] = ()
+    against: tuple[str, ...] = ("plain",)
 
     def __post_init__(self) -> None:
         for name, value, least in (("questions", self.questions, 1), ("seed", self.seed, 0)):

@@ -46,6 +46,8 @@ def open_journal(out: Path, request: BenchmarkRequest) -> Results:
         "questions": request.questions,
         "seed": request.seed,
         "blind": request.blind,
+        "methods": None if request.methods is None else request.methods.to_dict(),
+        "masses": list(request.masses),
         "model": "shipped" if request.model is None else request.model,
         **versions(),
     }

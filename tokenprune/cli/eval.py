@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokenprune.cli._benchmarks import find_benchmark, open_journal
+from tokenprune.cli._eval_methods import AgainstOption, Methods
 from tokenprune.cli._machine import Machine
 from tokenprune.cli._output import UsageError
 from tokenprune.cli._outputs import Outputs
@@ -43,15 +44,15 @@ class Suite:
         bool, typer.Option("--ablation", help="Scores, selection, positions, distances and layers, one at a time.")
     ] = False
 
-    def name(self, choices: PipelineChoices, outputs: Outputs) -> str | None:
-        """The suite's, or None where pipelines are chosen.
+    def name(self, named: bool, outputs: Outputs) -> str | None:
+        """The suite's, or None where pipelines or methods are chosen (``named``).
 
         Raises:
             UsageError: several are chosen, or a picture of what cannot be drawn.
         """
         chosen = [name for name in ("table", "sweep", "ablation") if getattr(self, name)]
-        if len(chosen) + choices.named > 1:
-            raise UsageError("choose one of --table, --sweep, --ablation, and --preset with --pipeline")
+        if len(chosen) + named > 1:
+            raise UsageError("choose one of --table, --sweep, --ablation, and --preset with --pipeline and --methods")
         if outputs.plot is not None and self.ablation:
             raise UsageError("--plot draws accuracy over budget, but --ablation compares at equal budgets")
         return chosen[0] if chosen else None
@@ -59,6 +60,7 @@ class Suite:
 
 def world(
     choices: PipelineChoices,
+    methods: Methods,
     suite: Suite,
     machine: Machine,
     outputs: Outputs,
@@ -68,19 +70,35 @@ def world(
     seed: Annotated[
         int, typer.Option(help="Which set of held-out clips; choose defaults on one, report another.", min=0)
     ] = 0,
+    against: AgainstOption = None,
     model: ModelOption = None,
 ) -> Evaluated:
     """Ask held-out questions about clips of a small made-up world, plain and pruned.
 
     The plain model, and random and uniform selection at the budget each pipeline spends, are always among the rows.
+    Two things are counted: "word", the answer begins with the right word (what was seen), and "strict", it also ends
+    there (a model whose attention was thinned out may go on).
+
     With --out, what is done is kept beside that file: after an interruption the same command goes on where it was.
     """
-    name = suite.name(choices, outputs)
-    pipelines = choices.resolve(default=() if name else (DEFAULT,))
+    grid = methods.grid()
+    name = suite.name(choices.named or grid is not None, outputs)
+    pipelines = choices.resolve(default=() if name or grid else (DEFAULT,))
     from tokenprune.bench.benchmark import BenchmarkRequest
 
     request = BenchmarkRequest(
-        pipelines, name, questions, seed, blind, model, machine.device, machine.dtype, machine.attn
+        pipelines,
+        name,
+        questions,
+        seed,
+        blind,
+        model,
+        machine.device,
+        machine.dtype,
+        machine.attn,
+        methods=grid,
+        masses=methods.masses,
+        against=tuple(against or ["plain"]),
     )
     benchmark = find_benchmark("world")
     if model is None:

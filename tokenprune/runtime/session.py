@@ -59,7 +59,7 @@ class Session:
         _refuse_wrappers(model)
         adapter = find_adapter(model)
         kept: deque[Report] = deque(maxlen=min(keep_reports, sys.maxsize))
-        stages = self.pipeline.stages(adapter.depth)
+        stages = self.pipeline.stages(adapter.depth, adapter.readable)
         require_sources(stages, given)
         require_layers(stages, adapter.depth)
         self._active = ActivePipeline(self.pipeline, adapter, stages, fallback, given, kept)

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which held-out questions are asked."""
+"""Which held-out questions are asked, and how answers are judged."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tokenprune.bench.world.clip import HELD_OUT, questions_of
 from tokenprune.bench.world.questions import KINDS, Question
 from tokenprune.bench.world.scene import Scene, sample_scene
 from tokenprune.budget import split_budget
+
+WRONG, WORD, STRICT = "0", "1", "2"
+"""What became of an answer: another word; the right word, but it did not end there; the right word and nothing else."""
 
 SEEDS_APART = 1_000_000
 """Clips between the first of one set of questions and the first of the next."""
@@ -48,3 +52,22 @@ def ask_world(count: int, seed: int = 0) -> list[AskedClip]:
 def normalised(answer: str) -> str:
     """An answer as it is compared: case, spacing, and punctuation around it do not count."""
     return " ".join(answer.casefold().split()).strip(" .,;:!?\"'")
+
+
+def judged(begun: Sequence[str], right: str) -> str:
+    """What became of an answer: one of :data:`WRONG`, :data:`WORD`, :data:`STRICT`.
+
+    A model that saw what it was asked about says the right word; one whose attention was thinned out may not stop
+    there ("redred"). The first is told by the beginnings of the answer, so that words need no spaces between them.
+
+    >>> judged(["red", "redred"], "red"), judged(["red"], "red"), judged(["The"], "T")
+    ('1', '2', '0')
+
+    Args:
+        begun: the text of its first token, of its first two, and so on to the whole answer.
+        right: the expected answer.
+    """
+    wanted = normalised(right)
+    if normalised(begun[-1]) == wanted:
+        return STRICT
+    return WORD if wanted in map(normalised, begun) else WRONG

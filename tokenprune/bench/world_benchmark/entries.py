@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from tokenprune.operators.random import RandomSelect
@@ -41,6 +41,8 @@ class Fixed:
         pipeline: the operators.
         positions: those of the tokens kept: an anchor's own, or, for comparison only, counted anew.
         nominal: the layer-averaged budget that it was made for.
+        reseeded: whether operators with a ``seed`` get another one for each clip: its own.
+        method: name of the method that is measured at several budgets.
     """
 
     name: str
@@ -48,6 +50,15 @@ class Fixed:
     pipeline: Pipeline
     positions: Positions = "anchor"
     nominal: float | None = None
+    reseeded: bool = False
+    method: str | None = None
+
+    def pipeline_for(self, seed: int) -> Pipeline:
+        """The pipeline for the clip of this seed."""
+        if not self.reseeded:
+            return self.pipeline
+        seeded = [replace(each, seed=seed) if hasattr(each, "seed") else each for each in self.pipeline]  # type: ignore[type-var]
+        return Pipeline(seeded, mass=self.pipeline.mass)
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,9 @@ class Suite:
 
     entries: tuple[Entry, ...]
     unreachable: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def __add__(self, other: Suite) -> Suite:
+        return Suite(self.entries + other.entries, {**self.unreachable, **other.unreachable})
 
 
 def matched_to(fixed: Fixed) -> list[Entry]:
