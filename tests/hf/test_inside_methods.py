@@ -177,3 +177,29 @@ def test_pyramiddrop_ranks_by_the_attention_of_the_next_layer() -> None:
     with tp.attach(model, tp.PyramidDrop(ratios=(0.5,), layers=(0,))) as session:
         generate(model, given)
     assert torch.equal(session.report.spans[0][0].plan.anchors, best)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_with_mass_they_rank_by_attention_per_original_token(layer: int) -> None:
+    """FastV at its own layer, PyramidDrop at the one before: the bias is in the softmax, its mass divided out."""
+    model, given, merge = shared_model("eager"), prompt(PROMPTS["one row"]), tp.ToMe(keep=9)
+    method = tp.FastV(layer=1, keep=4) if layer == 1 else tp.PyramidDrop(ratios=(0.4,), layers=(0,))
+    with tp.attach(model, tp.Pipeline([merge], mass="sizes")) as session, torch.no_grad():
+        weights = model(**given.inputs(), output_attentions=True).attentions[1][0, :, -1, 4:13]
+    sizes = session.report.spans[0][0].plan.sum(torch.ones(24))
+    assert int(sizes.max()) > 1
+    best = (weights.mean(0) / sizes).topk(4).indices.sort().values
+    with tp.attach(model, tp.Pipeline([merge, method], mass="sizes")) as session:
+        generate(model, given)
+    assert torch.equal(session.report.spans[0][0].steps[1].plan.anchors, best)
+
+
+def test_a_merge_at_a_layer_hands_on_its_mass() -> None:
+    model, given = shared_model(), prompt(PROMPTS["ragged"])
+    with tp.attach(model, tp.Pipeline([tp.HoliTomInner(layer=1, keep=5)], mass="sizes")) as session:
+        out = generate(model, given)
+    kept = [len(columns) for columns in session.report.kept]
+    for layer in cache_of(out).layers:
+        valid = layer.slot_valid()
+        real = (layer.slot_mass() * valid).sum(dim=1) - 3  # the answers that have been read since
+        assert real.tolist() == [kept[0] - 5 + 28, kept[1] - 5 + 18, kept[2]]
