@@ -21,6 +21,9 @@ _SIDE = 1024
 class PixelOptions:
     """What a processor is called with so that no frame has more than ``max_pixels`` pixels; None: its own bound.
 
+    >>> PixelOptions(processor.video_processor, max_pixels=28 * 28 * 4).max_pixels
+    3136
+
     Args:
         processor: a video processor.
         max_pixels: of a frame after resizing.
