@@ -35,11 +35,8 @@ if TYPE_CHECKING:
 class PrunedAnswer:
     """One answer, and what became of the visual tokens.
 
-    >>> from tokenprune_qwen25vl import demo_clip
-    >>> asked = VLMPruner(model=model, processor=processor)
-    >>> answer = asked.generate(demo_clip(), "Which way does the red circle move?")
-    >>> answer.text, answer.visual_tokens
-    ('left', 288)
+    >>> PrunedAnswer("left", (3,), row=0, report=None).text
+    'left'
 
     Args:
         text: the answer.

@@ -23,8 +23,8 @@ TOWERS = ("visual", "vision_tower", "vision_model", "vision_encoder")
 class AutoFamily:
     """A :class:`tokenprune.hf.frontend.family.Family` that leaves it to the adapters which models it has.
 
-    >>> len(AutoFamily().parts(model).text.layers)
-    8
+    >>> AutoFamily().model_class
+    'AutoModelForImageTextToText'
     """
 
     name: str = "transformers"
