@@ -66,9 +66,12 @@ if TYPE_CHECKING:
     from tokenprune.operators.fastv import FastV as FastV
     from tokenprune.operators.fastvid import FastVID as FastVID
     from tokenprune.operators.flashvid import FlashVID as FlashVID
+    from tokenprune.operators.flashvid_inner import FlashVIDInner as FlashVIDInner
     from tokenprune.operators.floc import FLoC as FLoC
+    from tokenprune.operators.framefusion import FrameFusion as FrameFusion
     from tokenprune.operators.gleanvid import GleanVID as GleanVID
     from tokenprune.operators.holitom import HoliTom as HoliTom
+    from tokenprune.operators.holitom_inner import HoliTomInner as HoliTomInner
     from tokenprune.operators.infinipot import InfiniPotV as InfiniPotV
     from tokenprune.operators.knorm import KNorm as KNorm
     from tokenprune.operators.pyramiddrop import PyramidDrop as PyramidDrop
@@ -76,6 +79,7 @@ if TYPE_CHECKING:
     from tokenprune.operators.snapkv import SnapKV as SnapKV
     from tokenprune.operators.sparsevlm import SparseVLM as SparseVLM
     from tokenprune.operators.st_merge import STMerge as STMerge
+    from tokenprune.operators.sttm import STTM as STTM
     from tokenprune.operators.tome import ToMe as ToMe
     from tokenprune.operators.tova import TOVA as TOVA
     from tokenprune.operators.ttf import TTF as TTF
@@ -124,8 +128,12 @@ _PUBLIC = {
     "operators.divprune": "DivPrune",
     "operators.dycoke": "DyCoke",
     "operators.evs": "EVS",
+    "operators.flashvid_inner": "FlashVIDInner",
+    "operators.framefusion": "FrameFusion",
+    "operators.holitom_inner": "HoliTomInner",
     "operators.pyramiddrop": "PyramidDrop",
     "operators.sparsevlm": "SparseVLM",
+    "operators.sttm": "STTM",
     "operators.v2drop": "V2Drop",
     "operators.vidcom2": "VidCom2",
     "operators.visionzip": "VisionZip",

@@ -21,16 +21,25 @@ class Accepted:
 
     Args:
         depth: its number of decoder layers.
+        readable: the layers whose attention can be read; None: all of them.
         yields: step back where another adapter accepts the model, too: that of a table does, for one of its own.
+
+    >>> Accepted(depth=28).depth
+    28
     """
 
     depth: int
     yields: bool = False
+    readable: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Declined:
-    """The adapter cannot serve this model; ``reason`` is one line that says why, or what to install."""
+    """The adapter cannot serve this model; ``reason`` is one line that says why, or what to install.
+
+    >>> Declined("needs transformers 5.17 or newer").reason
+    'needs transformers 5.17 or newer'
+    """
 
     reason: str
 
@@ -38,6 +47,10 @@ class Declined:
 @dataclass(frozen=True, eq=False)
 class Prompt:
     """The tokens of one prefill, padding included.
+
+    >>> prompt = Prompt(torch.tensor([[0, 7, 8]]), position_ids=None, valid=torch.tensor([[False, True, True]]))
+    >>> int(prompt.valid.sum())
+    2
 
     Args:
         input_ids: ``(B, L)`` ids as the forward received them.
@@ -54,6 +67,9 @@ class Prompt:
 @dataclass(frozen=True, eq=False)
 class VisualSpan:
     """One video or image of a prompt row.
+
+    >>> VisualSpan("video", (2, 1, 2), torch.tensor([3, 4, 6, 7])).grid  # a timestamp stands in column 5
+    (2, 1, 2)
 
     Args:
         modality: ``"video"`` or ``"image"``.
@@ -166,10 +182,15 @@ class ModelAdapter(Protocol):
 class AdaptedModel:
     """A model and the adapter that accepted it.
 
+    >>> from tokenprune.plugins import find_adapter
+    >>> find_adapter(model).depth
+    8
+
     Args:
         adapter: the adapter.
         model: the model.
         depth: its number of decoder layers.
+        readable: the layers whose attention can be read; None: all of them.
 
     Every method raises :class:`MissingHookError` where the adapter answers nothing, and passes on what it raises.
     """
@@ -177,6 +198,7 @@ class AdaptedModel:
     adapter: ModelAdapter
     model: nn.Module
     depth: int
+    readable: tuple[int, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -186,6 +208,10 @@ class AdaptedModel:
     def boundaries(self, prompt: Prompt) -> Sequence[Sequence[VisualSpan]]:
         """Per prompt row its videos and images, in order."""
         return self._given("boundaries", self.adapter.boundaries(self.model, prompt))
+
+    def can_read(self, layer: int) -> bool:
+        """Whether the attention of this layer can be read."""
+        return self.readable is None or layer in self.readable
 
     def attention(self, layer: int) -> AttentionReader:
         """A reader of the queries and keys that decoder layer ``layer`` computes."""

@@ -23,6 +23,9 @@ class ReportLike(Protocol):
 class ClipQuestion:
     """A question about one video file.
 
+    >>> ClipQuestion("video.mp4", "What moves?", frames=8).frames
+    8
+
     Args:
         video: path of the file.
         question: what is asked.
@@ -45,6 +48,10 @@ class ClipQuestion:
 @dataclass(frozen=True, eq=False)
 class Answer:
     """A greedy answer, and what it cost.
+
+    >>> said = Answer("left", (1520, 2), None, 0.1, prefill_seconds=0.2, decode_seconds=0.1, peak_memory_bytes=None)
+    >>> said.text, len(said.token_ids)
+    ('left', 2)
 
     Args:
         text: the answer without special tokens.

@@ -29,6 +29,10 @@ class AttentionView:
     next one, on the tokens as they are now, none of them cut. An operator that says what it ``reads``
     (:data:`tokenprune.signals.READS`) is refused, when attached, where that is not to be had.
 
+    >>> view = AttentionView.of(torch.ones(2, 1, 4), torch.ones(1, 4, 4), torch.tensor([0, 1]))
+    >>> view.rows("last")[0]
+    tensor([[0.2500, 0.2500]])
+
     Args:
         read_queries: ``rotated -> (heads, R, head_dim)``, the text rows' queries with or without RoPE.
         read_keys: ``rotated -> (kv_heads, L, head_dim)``, all keys the rows could see, earlier turns first.
@@ -136,7 +140,9 @@ class AttentionView:
         The softmax runs over every key that a row may see. Where keys have mass it counts each as often as the layer
         does, and what is returned is the attention per original token.
 
-        >>> view.rows("last").mean(0)[0]  # doctest: +SKIP
+        >>> view = AttentionView.of(torch.ones(2, 1, 4), torch.ones(1, 4, 4), torch.tensor([0, 1]))
+        >>> view.rows("last").mean(0)  # over the heads
+        tensor([[0.2500, 0.2500]])
 
         Args:
             which: ``"last"`` text row, every row of the ``"text"``, the last so many (all, where there are fewer), or
@@ -173,6 +179,10 @@ class AttentionView:
 def attention_of(tokens: VisualTokens) -> AttentionView:
     """The attention among the signals of these tokens.
 
+    >>> view = AttentionView.of(torch.ones(2, 1, 4), torch.ones(1, 3, 4), torch.tensor([0, 1]))
+    >>> attention_of(VisualTokens(torch.zeros(2, 4), (2, 1, 1), signals={"attention": view})) is view
+    True
+
     Raises:
         InvalidValueError: there is none; an operator that reads it says so in ``needs``.
     """
@@ -184,6 +194,9 @@ def attention_of(tokens: VisualTokens) -> AttentionView:
 
 def chosen_rows(which: Which, count: int) -> Tensor:
     """``(R,)`` int64 indices among ``count`` text rows.
+
+    >>> chosen_rows("last", 5)
+    tensor([4])
 
     Raises:
         InvalidValueError: ``which`` names no rows.
@@ -206,7 +219,11 @@ def chosen_rows(which: Which, count: int) -> Tensor:
 
 
 def piece(group: int, rows: int, keys: int) -> tuple[int, int]:
-    """How many query heads of one key head, a divisor of ``group``, and how many rows are read at once."""
+    """How many query heads of one key head, a divisor of ``group``, and how many rows are read at once.
+
+    >>> piece(group=7, rows=32, keys=100_000)
+    (7, 8)
+    """
     line = keys * (2 * 4 + 3)  # logits and their exponentials, in fp32; which keys are seen
     heads = next(n for n in range(group, 0, -1) if group % n == 0 and (n == 1 or n * line <= LOGIT_BYTES))
     return heads, max(1, min(rows, LOGIT_BYTES // (heads * line)))

@@ -15,6 +15,9 @@ from tokenprune.messages import shown
 def as_fraction(name: str, value: float, *, low: float = 0.0, high: float = 1.0, low_open: bool = True) -> Fraction:
     """Read a ratio as the decimal that was written (``0.1`` is 1/10, not the nearest binary fraction).
 
+    >>> as_fraction("keep_ratio", 0.1)
+    Fraction(1, 10)
+
     Raises:
         InvalidValueError: not a real number, NaN, or outside the interval ``(low, high]`` (``[low, high]``
             with ``low_open=False``).
@@ -30,6 +33,9 @@ def as_fraction(name: str, value: float, *, low: float = 0.0, high: float = 1.0,
 @dataclass(frozen=True)
 class Budget:
     """How many tokens may stay: a fraction kept, or an exact count. Exactly one of the two is set.
+
+    >>> Budget(keep_ratio=0.1)(95)
+    10
 
     Args:
         keep_ratio: fraction of the tokens **kept**, in (0, 1].
@@ -75,6 +81,9 @@ def split_budget(weights: Sequence[int], capacities: Sequence[int], budget: int)
     Ties go to the earlier block. Where a full block cannot take its share, the surplus is split again by the
     same rule over the blocks with room. A block with room gets at least 1 if the budget has one for every such
     block. The result sums to ``min(budget, sum(capacities))``; all arithmetic is on integers.
+
+    >>> split_budget([3, 1, 0], [10, 10, 10], 9)
+    [6, 2, 1]
 
     Args:
         weights: wish of each block, >= 0 (all zero: equal wishes).

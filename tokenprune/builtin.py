@@ -23,9 +23,12 @@ def tokenprune_operators() -> Mapping[str, type]:
     from tokenprune.operators.fastv import FastV
     from tokenprune.operators.fastvid import FastVID
     from tokenprune.operators.flashvid import FlashVID
+    from tokenprune.operators.flashvid_inner import FlashVIDInner
     from tokenprune.operators.floc import FLoC
+    from tokenprune.operators.framefusion import FrameFusion
     from tokenprune.operators.gleanvid import GleanVID
     from tokenprune.operators.holitom import HoliTom
+    from tokenprune.operators.holitom_inner import HoliTomInner
     from tokenprune.operators.infinipot import InfiniPotV
     from tokenprune.operators.knorm import KNorm
     from tokenprune.operators.pyramiddrop import PyramidDrop
@@ -33,6 +36,7 @@ def tokenprune_operators() -> Mapping[str, type]:
     from tokenprune.operators.snapkv import SnapKV
     from tokenprune.operators.sparsevlm import SparseVLM
     from tokenprune.operators.st_merge import STMerge
+    from tokenprune.operators.sttm import STTM
     from tokenprune.operators.tome import ToMe
     from tokenprune.operators.tova import TOVA
     from tokenprune.operators.ttf import TTF
@@ -49,7 +53,7 @@ def tokenprune_operators() -> Mapping[str, type]:
     mergers = (STMerge, UniformSelect, RandomSelect, AveragePool, Cover, ToMe, FastVID, FlashVID, HoliTom)
     pruners = (CDPruner, DivPrune, DTD, DyCoke, EVS, FLoC, GleanVID, TTF, VCast, VidCom2, VisionZip)
     selectors = (AttnPrune, UniformPrune, RandomPrune)
-    inside = (FastV, PyramidDrop, DART, V2Drop, SparseVLM)
+    inside = (FastV, PyramidDrop, DART, V2Drop, SparseVLM, FlashVIDInner, HoliTomInner, FrameFusion, STTM)
     presses = (SnapKV, KNorm, TOVA, InfiniPotV)
     scorers = (RopeCausalScore, ContentScore, KeyNormScore)
     operators = (*mergers, *pruners, *selectors, *inside, *presses)

@@ -25,7 +25,11 @@ UNKNOWN = About("", "", "")
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter of a method: its name, its type as it is written, and its default (None where there is none)."""
+    """A parameter of a method: its name, its type as it is written, and its default (None where there is none).
+
+    >>> method("UniformPrune").parameters[0]
+    Parameter(name='layer', type='int | float', default=0.36)
+    """
 
     name: str
     type: str
@@ -35,6 +39,10 @@ class Parameter:
 @dataclass(frozen=True)
 class Method:
     """One row of :func:`methods`.
+
+    >>> row = tp.methods()[0]
+    >>> isinstance(row, Method), row.site in ("before_llm", "after_layer", "after_prefill")
+    (True, True)
 
     Args:
         name: the class's.
@@ -117,7 +125,7 @@ def methods() -> tuple[Method, ...]:
     ('after_prefill', ('attention',), True, 'arXiv 2404.14469')
 
     Returns:
-        Rows in the order of a prefill, at each site by name; forms of a method after the method.
+        Rows in the order of a prefill, at each site by name; a form of a method stands where it acts.
     """
     found = [row for cls in default_registry().operators.values() if _is_method(cls) for row in _rows(cls)]
     return tuple(sorted(found, key=lambda row: (SITES.index(row.site), row.name, row.variant)))
@@ -125,6 +133,9 @@ def methods() -> tuple[Method, ...]:
 
 def method(name: str) -> Method:
     """The method of this name, as published.
+
+    >>> method("SnapKV").site
+    'after_prefill'
 
     Raises:
         InvalidValueError: there is none; the message lists the names.

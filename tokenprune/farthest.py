@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 
 import torch
@@ -25,7 +26,8 @@ class Picks:
 
     Args:
         order: ``(B, steps)`` int64 indices in the order of picking.
-        radii: ``(B, steps)`` how far from all earlier ones each was; never rises. -inf where a group had run out.
+        radii: ``(B, steps)`` how far from all earlier ones each was; never rises, but after one that a limit has made
+            wait. -inf where a group had run out.
         reach: ``(B, n)`` how far each point is from the nearest pick, -inf for the picks themselves and for padding.
     """
 
@@ -34,8 +36,34 @@ class Picks:
     reach: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Limit:
+    """How many of certain points may be among the first picks, however many there are in all.
+
+    They wait while there is another point that is farther than rounding from all picks.
+
+    Args:
+        marked: ``(B, n)`` bool, which points these are.
+        share: of the first so many picks, rounded up.
+        free: so many may always be.
+    """
+
+    marked: Tensor
+    share: Fraction
+    free: int
+
+    def allowed(self, picks: int) -> int:
+        """How many may be among so many picks."""
+        return max(self.free, math.ceil(self.share * picks))
+
+
 def farthest_points(
-    distances: Distances, reach: Tensor, steps: int, slack: float, first: Tensor | None = None
+    distances: Distances,
+    reach: Tensor,
+    steps: int,
+    slack: float,
+    first: Tensor | None = None,
+    limit: Limit | None = None,
 ) -> Picks:
     """Pick ``steps`` points in each group; ties go to the lower index. Does not wait for the device.
 
@@ -48,14 +76,22 @@ def farthest_points(
         steps: at least 1.
         slack: at least 0.
         first: ``(B, n)`` what the first pick has most of, where nothing was picked before (default: ``reach``).
+        limit: on some of the points.
     """
     order: list[Tensor] = []
     radii: list[Tensor] = []
+    taken = torch.zeros(len(reach), 1, dtype=torch.int64, device=reach.device)
     for step in range(steps):
         sought = first if step == 0 and first is not None else reach
+        if limit is not None and step >= limit.free:
+            others = sought.masked_fill(limit.marked, -math.inf)
+            waits = (taken >= limit.allowed(step + 1)) & (others.amax(dim=1, keepdim=True) > slack)
+            sought = torch.where(waits, others, sought)
         top = sought.amax(dim=1, keepdim=True)
         pick = (sought >= top - slack).to(torch.uint8).argmax(dim=1)
         reach = torch.minimum(reach, distances(pick)).scatter_(1, pick[:, None], -math.inf)
+        if limit is not None:
+            taken = taken + limit.marked.gather(1, pick[:, None])
         order.append(pick)
         radii.append(top.squeeze(1))
     return Picks(torch.stack(order, dim=1), torch.stack(radii, dim=1), reach)
@@ -88,15 +124,21 @@ class SquaredDistances:
         products = torch.bmm(self._points, chosen[:, :, None]).squeeze(2)
         return (self._norms + self._norms[self._group, picks][:, None] - 2 * products).clamp_(min=0)
 
+    def products(self) -> Tensor | None:
+        """``(B, n, n)`` of all points with each other, where there is a table of their distances."""
+        if not self._is_small:
+            return None
+        return (self._norms[:, :, None] + self._norms[:, None, :] - self._table) / 2
+
     def nearest(self, anchors: Tensor) -> tuple[Tensor, Tensor]:
         """Of one group: for each point the place of the nearest of ``anchors`` ``(K,)``, and its squared distance."""
-        points, chosen = self._points[0], self._points[0, anchors]
+        points, chosen = self._points[0], self._points[0, anchors].T.contiguous()
         places: list[Tensor] = []
         distances: list[Tensor] = []
         for piece in pieces(len(points), 3 * len(anchors), points.device):
-            squared = torch.addmm(self._norms[0, anchors], points[piece], chosen.T, alpha=-2)
+            squared = torch.addmm(self._norms[0, anchors], points[piece], chosen, alpha=-2)
             least = squared.amin(dim=1, keepdim=True)
-            places.append((squared <= least + self.slack).to(torch.uint8).argmax(dim=1))
+            places.append((squared <= least + self.slack).view(torch.uint8).argmax(dim=1))
             distances.append((least.squeeze(1) + self._norms[0, piece]).clamp(min=0))
         return torch.cat(places), torch.cat(distances)
 

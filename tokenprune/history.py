@@ -14,6 +14,9 @@ from tokenprune.plan import TokenPlan
 class StepHistory:
     """What one operator changed.
 
+    >>> StepHistory("UniformSelect", None, TokenPlan.keeping(torch.tensor([0, 2]), 4), scores=None).plan.kept
+    2
+
     Args:
         operator: name of its class.
         layer: the decoder layer after which it acted; None elsewhere.
@@ -33,6 +36,10 @@ class StepHistory:
 @dataclass(frozen=True, eq=False)
 class SpanHistory:
     """One video or image of a prompt row.
+
+    >>> plan = TokenPlan.identity(4)
+    >>> SpanHistory("video", (1, 2, 2), torch.arange(5, 9), plan, steps=()).plan.is_identity
+    True
 
     Args:
         modality: ``"video"`` or ``"image"``.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from fractions import Fraction
 
 from tokenprune.errors import InvalidValueError
@@ -23,11 +24,19 @@ def check_layer(name: str, layer: int | float) -> int | float:
     return layer
 
 
-def resolve_layer(layer: int | float, depth: int) -> int:
+def resolve_layer(layer: int | float, depth: int, readable: Collection[int] | None = None) -> int:
     """The 0-based index of ``layer`` in a decoder of ``depth`` layers; a fraction is rounded down.
 
+    >>> resolve_layer(0.36, 28), resolve_layer(0.36, 28, readable=(3, 7, 11, 15))
+    (10, 7)
+
+    Args:
+        layer: an index, or a fraction of the depth.
+        depth: number of layers.
+        readable: the only layers that will do: a fraction means the last of them that it has reached, or the first.
+
     Raises:
-        InvalidValueError: the index lies beyond the depth.
+        InvalidValueError: the index lies beyond the depth, or is none of those that will do.
     """
     check_layer("layer", layer)
     index = layer if isinstance(layer, int) else math.floor(Fraction(str(layer)) * depth)
@@ -35,4 +44,9 @@ def resolve_layer(layer: int | float, depth: int) -> int:
         raise InvalidValueError(
             f"layer {shown(index)} lies beyond the model's {depth} decoder layers (0 to {depth - 1})"
         )
-    return index
+    if readable is None or index in readable:
+        return index
+    if isinstance(layer, int):
+        some = ", ".join(map(str, sorted(readable)))
+        raise InvalidValueError(f"layer {index} has no attention that can be read; layers that have are {some}")
+    return max((each for each in readable if each <= index), default=min(readable))

@@ -28,6 +28,9 @@ Hook = Callable[[], Any]
 class PluginInfo:
     """One plugin as ``tokenprune plugins`` shows it.
 
+    >>> PluginInfo("mine", "mine-dist", "1.0").status
+    'ok'
+
     Args:
         name: name of its entry point.
         distribution: the distribution that brought it.

@@ -54,7 +54,11 @@ _PRESETS = {
 
 
 def presets() -> tuple[str, ...]:
-    """Names of the presets: PruneVid's two stages, each of them alone, the plain model, and what figures recommend."""
+    """Names of the presets: PruneVid's two stages, each of them alone, the plain model, and what figures recommend.
+
+    >>> presets()[:3]
+    ('conservative', 'default', 'aggressive')
+    """
     return tuple(_PRESETS)
 
 
@@ -79,6 +83,9 @@ def preset(name: str, *, mass: str | object | None = LEFT_OUT) -> Pipeline:
 
 def as_pipeline(given: AnyPipeline) -> Pipeline:
     """A pipeline of what stands for one.
+
+    >>> len(as_pipeline("default")), len(as_pipeline(tp.STMerge()))
+    (2, 1)
 
     Args:
         given: a pipeline, a preset's name, one operator, or a sequence of operators.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
@@ -41,6 +41,12 @@ class Operator(Protocol):
     * ``budget``: ``budget(total)`` is the exact number it will leave, None where the content decides (the default).
     * ``needs_full_grid``: True where it must be the first, because it reads frames and positions from the whole grid.
     * ``mass``: ``"sizes"`` where it is meant to be used with attention mass.
+
+    >>> class EveryThird:
+    ...     def plan(self, tokens):
+    ...         return TokenPlan.keeping(torch.arange(0, len(tokens), 3), len(tokens))
+    >>> isinstance(EveryThird(), Operator)
+    True
     """
 
     def plan(self, tokens: VisualTokens) -> TokenPlan | Sequence[TokenPlan]:
@@ -53,7 +59,11 @@ class Operator(Protocol):
 
 @runtime_checkable
 class TokenMerger(Protocol):
-    """An operator that returns one plan: all of them, except those after the prefill that decide for each head."""
+    """An operator that returns one plan: all of them, except those after the prefill that decide for each head.
+
+    >>> isinstance(tp.STMerge(), TokenMerger)
+    True
+    """
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """Decide; a pure function of the tokens, the same plan for the same bits."""
@@ -68,6 +78,13 @@ class TokenScorer(Protocol):
     of earlier turns do not hold: such a scorer is refused on a continued cache. A class attribute
     ``reads_attention = False`` (default True) tells that the scorer needs neither queries nor keys: nothing is then
     captured, and no text row is required.
+
+    >>> class Loudest:
+    ...     reads_attention = False
+    ...     def score(self, tokens):
+    ...         return tokens.features.float().norm(dim=1)
+    >>> tp.AttnPrune(layer=10, keep=64, scorer=Loudest()).budget(576)
+    64
     """
 
     def score(self, tokens: VisualTokens) -> Tensor:
@@ -77,7 +94,11 @@ class TokenScorer(Protocol):
 
 @runtime_checkable
 class TokenSelector(Protocol):
-    """An operator inside the LLM that ranks scores, as :class:`AttnPrune` does."""
+    """An operator inside the LLM that ranks scores, as :class:`AttnPrune` does.
+
+    >>> isinstance(tp.AttnPrune(layer=10, keep=64), TokenSelector)
+    True
+    """
 
     @property
     def layer(self) -> int | float: ...
@@ -102,6 +123,12 @@ class Schedule(Protocol):
 
     A stage that has ``keep_ratio`` and ``keep`` is asked with the exact number that its ratio of them means; one that
     has ``of_entered(count)`` is replaced by what that returns.
+
+    >>> class Twice:
+    ...     def operators(self, depth):
+    ...         return [tp.UniformPrune(depth // 4, keep_ratio=0.5), tp.UniformPrune(depth // 2, keep_ratio=0.2)]
+    >>> [stage.layer for stage in tp.Pipeline([Twice()]).stages(28)]
+    [7, 14]
     """
 
     def operators(self, depth: int) -> Sequence[Operator]:
@@ -131,6 +158,10 @@ class PrunableCache(Protocol):
 class Stage:
     """An operator at its place in one model, with everything that it left to defaults filled in.
 
+    >>> stage = Stage.of(tp.AttnPrune(layer=0.36, keep_ratio=0.4), depth=28)
+    >>> stage.name, stage.layer, stage.leaves(100)
+    ('AttnPrune', 10, 40)
+
     Args:
         operator: the operator.
         site: one of :data:`SITES`.
@@ -150,11 +181,30 @@ class Stage:
     schedule: int | None = None
 
     @classmethod
-    def of(cls, operator: Operator, depth: int, schedule: int | None = None) -> Stage:
-        """The operator in a decoder of ``depth`` layers; raises :class:`InvalidValueError` if its layer is beyond."""
-        site = site_of(operator)
-        layer = resolve_layer(layer_of(operator), depth) if site == AFTER_LAYER else None
-        return cls(operator, site, layer, modalities_of(operator), needs_of(operator), reads_of(operator), schedule)
+    def of(
+        cls,
+        operator: Operator,
+        depth: int,
+        schedule: int | None = None,
+        readable: Collection[int] | None = None,
+    ) -> Stage:
+        """The operator in a decoder of ``depth`` layers, of which ``readable`` (None: all) have attention to be read.
+
+        Raises:
+            InvalidValueError: its layer lies beyond, or it reads the attention of a layer that has none.
+        """
+        site, needs, reads = site_of(operator), needs_of(operator), reads_of(operator)
+        layer = None
+        if site == AFTER_LAYER:
+            own = readable if ATTENTION in needs and (reads is None or ATTENTION in reads) else None
+            layer = resolve_layer(layer_of(operator), depth, own)
+            for name, offset in ((ATTENTION_BEFORE, -1), (ATTENTION_NEXT, 1)):
+                if readable is not None and name in (reads or ()) and layer + offset not in readable:
+                    raise InvalidValueError(
+                        f"{type(operator).__name__} after layer {layer} reads the attention of layer {layer + offset}, "
+                        "which has none"
+                    )
+        return cls(operator, site, layer, modalities_of(operator), needs, reads, schedule)
 
     @property
     def name(self) -> str:
@@ -232,7 +282,11 @@ class Stage:
 
 
 def site_of(operator: object) -> str:
-    """Where an operator acts; raises :class:`InvalidValueError` for no site of :data:`SITES`."""
+    """Where an operator acts; raises :class:`InvalidValueError` for no site of :data:`SITES`.
+
+    >>> site_of(tp.STMerge())
+    'before_llm'
+    """
     site = getattr(operator, "site", BEFORE_LLM)
     if site not in SITES:
         raise InvalidValueError(f"{type(operator).__name__}.site must be one of {', '.join(SITES)}, got {shown(site)}")
@@ -240,27 +294,46 @@ def site_of(operator: object) -> str:
 
 
 def layer_of(operator: object) -> int | float:
-    """The layer of an operator inside the LLM, checked but not resolved."""
+    """The layer of an operator inside the LLM, checked but not resolved.
+
+    >>> layer_of(tp.UniformPrune(layer=0.36, keep=8))
+    0.36
+    """
     return check_layer(f"{type(operator).__name__}.layer", getattr(operator, "layer", None))  # type: ignore[arg-type]
 
 
 def needs_of(operator: object) -> tuple[str, ...]:
-    """The signals that an operator reads."""
+    """The signals that an operator reads.
+
+    >>> needs_of(tp.AttnPrune(layer=10, keep=8))
+    ('attention',)
+    """
     return check_needs(type(operator).__name__, getattr(operator, "needs", ()))
 
 
 def reads_of(operator: object) -> tuple[str, ...] | None:
-    """What an operator says that it reads of a layer; None: it does not say."""
+    """What an operator says that it reads of a layer; None: it does not say.
+
+    >>> reads_of(tp.UniformPrune(keep=8))
+    ()
+    """
     return check_reads(type(operator).__name__, getattr(operator, "reads", None))
 
 
 def modalities_of(operator: object) -> tuple[str, ...]:
-    """Which visual tokens an operator is shown."""
+    """Which visual tokens an operator is shown.
+
+    >>> modalities_of(tp.STMerge())
+    ('video',)
+    """
     return check_modalities(getattr(operator, "modalities", ("video",)))
 
 
 def check_modalities(modalities: Sequence[str]) -> tuple[str, ...]:
     """``modalities`` as a tuple: ``"video"``, ``"image"`` or both, each once.
+
+    >>> check_modalities(["video", "image"])
+    ('video', 'image')
 
     Raises:
         InvalidValueError: empty, repeated or unknown entries, or one plain string (write ``("video",)``).

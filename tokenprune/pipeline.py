@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,18 +105,23 @@ class Pipeline:
         """The operators on the finished cache, likewise."""
         return self._at(AFTER_PREFILL)
 
-    def stages(self, depth: int) -> list[Stage]:
+    def stages(self, depth: int, readable: Collection[int] | None = None) -> list[Stage]:
         """Every operator at its place in a decoder of ``depth`` layers, schedules written out.
 
+        Args:
+            depth: number of layers.
+            readable: layers whose attention can be read; None: all of them.
+
         Raises:
-            InvalidValueError: a layer lies beyond the depth, or the operators are out of order.
+            InvalidValueError: a layer lies beyond the depth, has no attention for an operator that reads it, or the
+                operators are out of order.
         """
         stages: list[Stage] = []
         for place, entry in enumerate(self.operators):
             if isinstance(entry, Schedule):
-                stages += [Stage.of(operator, depth, place) for operator in entry.operators(depth)]
+                stages += [Stage.of(operator, depth, place, readable) for operator in entry.operators(depth)]
             else:
-                stages.append(Stage.of(entry, depth))
+                stages.append(Stage.of(entry, depth, readable=readable))
         _check_order([stage.operator for stage in stages])
         _check_layers([stage.layer for stage in stages if stage.layer is not None])
         return stages

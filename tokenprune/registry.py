@@ -106,7 +106,7 @@ class PluginRegistry:
                 answer = Declined(f"its adapter raised {describe(error)}")
             match answer:
                 case Accepted(depth=depth):
-                    accepting.append((answer, AdaptedModel(adapter, model, depth), name))
+                    accepting.append((answer, AdaptedModel(adapter, model, depth, answer.readable), name))
                 case Declined(reason=reason):
                     declining.append(f"{name}: {reason}")
                 case _:

@@ -38,6 +38,9 @@ layer's values, queries and keys of the layer before or after it, and the hidden
 def check_needs(name: str, needs: object) -> tuple[str, ...]:
     """``needs`` as a tuple of known signal names.
 
+    >>> check_needs("Mine", ("relevance",))
+    ('relevance',)
+
     Raises:
         InvalidValueError: no tuple, or a name that no signal has.
     """
@@ -49,6 +52,9 @@ def check_needs(name: str, needs: object) -> tuple[str, ...]:
 def check_reads(name: str, reads: object) -> tuple[str, ...] | None:
     """``reads`` as a tuple of :data:`READS`; None, where an operator does not say, stands for all of them.
 
+    >>> check_reads("Mine", ("attention", "values"))
+    ('attention', 'values')
+
     Raises:
         InvalidValueError: no tuple, or a name that is not among them.
     """
@@ -58,7 +64,10 @@ def check_reads(name: str, reads: object) -> tuple[str, ...] | None:
 
 
 def check_signals(signals: Mapping[str, Any], count: int) -> None:
-    """Raise :class:`InvalidValueError` for an unknown signal, or one that does not have ``count`` rows."""
+    """Raise :class:`InvalidValueError` for an unknown signal, or one that does not have ``count`` rows.
+
+    >>> check_signals({"relevance": torch.zeros(4)}, count=4)
+    """
     for name, value in signals.items():
         if name not in RULES:
             raise InvalidValueError(f"{shown(name)} is no signal; there are {', '.join(RULES)}")
@@ -70,7 +79,11 @@ def check_signals(signals: Mapping[str, Any], count: int) -> None:
 
 
 def carry_signals(signals: Mapping[str, Any], plan: TokenPlan) -> dict[str, Any]:
-    """The signals of the tokens that ``plan`` leaves, each by its rule."""
+    """The signals of the tokens that ``plan`` leaves, each by its rule.
+
+    >>> carry_signals({"encoder_column": torch.tensor([1.0, 2.0, 3.0])}, TokenPlan.keeping(torch.tensor([0, 2]), 3))
+    {'encoder_column': tensor([1., 3.])}
+    """
     return {
         name: value if RULES[name] == STAYS else follow(value, plan, RULES[name])
         for name, value in signals.items()

@@ -22,6 +22,9 @@ Slice = slice
 class TokenSpan:
     """One video or image among the tokens.
 
+    >>> TokenSpan("image", (1, 2, 3), slice(4, 10)).grid
+    (1, 2, 3)
+
     Args:
         modality: ``"video"`` or ``"image"``.
         grid: ``(T, H, W)`` it had at first.

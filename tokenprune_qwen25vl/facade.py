@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 class Qwen25VLPruneVid:
     """Qwen2.5-VL with PruneVid's three stages.
 
+    >>> from tokenprune_qwen25vl import demo_clip
+    >>> pruned = Qwen25VLPruneVid(keep_ratio=0.6, device="cpu")
+    >>> pruned.generate(demo_clip(), "Which way does the red circle move?").generated_text
+    'left'
+
     Args:
         model_path: a checkpoint directory or hub id; None is the small model that ships with the package.
         enable_stage1: merge tokens before the LLM (``tau``, ``cluster_ratio``, ``temporal_segment_ratio``).

@@ -22,7 +22,9 @@ def load(
 ) -> tuple[Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor]:
     """Load a Qwen2.5-VL checkpoint for inference; see :func:`tokenprune.hf.frontend.loading.load`.
 
-    >>> model, processor = load(device="cpu")  # doctest: +SKIP
+    >>> model, processor = load(device="cpu")
+    >>> model.config.model_type
+    'qwen2_5_vl'
 
     Args:
         model_path: a directory, or an ``owner/name`` id that the Hugging Face library resolves; None is the small

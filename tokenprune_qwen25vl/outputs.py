@@ -15,6 +15,12 @@ from tokenprune.runtime.report import Report
 class PruneVidOutput:
     """An answer; fields can be read as attributes or as keys.
 
+    >>> from tokenprune_qwen25vl import Qwen25VLPruneVid, demo_clip
+    >>> pruned = Qwen25VLPruneVid(model=model, processor=processor)
+    >>> result = pruned.generate(demo_clip(), "Which way does the red circle move?")
+    >>> result.generated_text, result["tokens_before_stage1"]
+    ('left', 288)
+
     Args:
         generated_text: the answer.
         tokens_before_stage1: visual tokens of the video.
@@ -45,7 +51,13 @@ class PruneVidOutput:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The same question answered by the plain model and by the pruned one, measured alike."""
+    """The same question answered by the plain model and by the pruned one, measured alike.
+
+    >>> from tokenprune_qwen25vl import Qwen25VLPruneVid, demo_clip
+    >>> pruned = Qwen25VLPruneVid(model=model, processor=processor)
+    >>> pruned.compare(demo_clip(), "Which way does the red circle move?").same_answer
+    True
+    """
 
     plain: Answer
     pruned: Answer

@@ -31,6 +31,9 @@ def answer(
 ) -> Answer:
     """Generate greedily from one prompt and time it; see :func:`tokenprune.hf.frontend.answering.answer`.
 
+    >>> answer(model, processor, inputs, tp.preset("default")).text
+    'left'
+
     Args:
         model: a Qwen2.5-VL model.
         processor: its processor, for turning tokens into text.

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
+from tokenprune import cli
 from tokenprune.cli._command import command
 from tokenprune.cli._output import Output, UsageError, wrong_usage
 from tokenprune.errors import InvalidValueError
@@ -98,6 +100,12 @@ def test_two_options_of_one_name_are_refused() -> None:
 
     with pytest.raises(ValueError, match="colour"):
         command(body)
+
+
+def test_only_one_file_knows_how_an_outcome_is_shown_and_none_is_long() -> None:
+    texts = {path.name: path.read_text(encoding="utf-8") for path in Path(cli.__file__).parent.glob("*.py")}
+    assert [name for name, text in texts.items() if "as_json" in text] == ["_output.py"]
+    assert [name for name, text in texts.items() if len(text.splitlines()) >= 150] == []
 
 
 def test_what_arguments_mean_that_were_not_parsed() -> None:

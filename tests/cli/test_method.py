@@ -24,7 +24,8 @@ import tokenprune as tp
 from tokenprune.cli._method import axes_of, settings_of
 from tokenprune.cli._output import UsageError
 from tokenprune.cli._pipeline import PipelineChoice
-from tokenprune.cli._sweep_grid import GridOptions, pipeline_of
+from tokenprune.cli._sweep_grid import pipeline_of
+from tokenprune.cli._sweep_options import GridOptions
 from tokenprune.cli._sweep_view import best_first
 from tokenprune.cli.app import app
 
@@ -104,7 +105,10 @@ def test_a_sweep_tries_each_method_with_what_it_has() -> None:
     assert [point["keep_ratio"] for point in GridOptions(method="EVS").parse().points()] == [0.25, 0.1]
     counts = GridOptions(method="EVS,DTD", settings=["keep=3"]).parse().points()
     assert list(counts) == [{"method": "EVS", "keep": 3}, {"method": "DTD", "keep": 3}]
-    assert list(GridOptions(method="AveragePool").parse().points()) == [{"method": "AveragePool"}]
+    pooled = GridOptions(method="AveragePool").parse().points()
+    assert [pipeline_of(point) for point in pooled] == [
+        tp.Pipeline([tp.AveragePool(keep_ratio=r)]) for r in (0.25, 0.1)
+    ]
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,9 @@ def there(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def clip(dtype: torch.dtype = torch.float32) -> VisualTokens:
     made = structured_clip((16, 6, 7), 24, 5, scenes=4, noise=0.5)
-    return VisualTokens(torch.from_numpy(made.features).to(dtype), made.grid)
+    draw = torch.Generator("cpu").manual_seed(3)
+    shares = {name: torch.rand(len(made.features), generator=draw) for name in ("encoder_column", "encoder_pooled")}
+    return VisualTokens(torch.from_numpy(made.features).to(dtype), made.grid, signals=shares)
 
 
 def assert_same(one: TokenPlan, other: TokenPlan) -> None:
@@ -75,6 +77,9 @@ def test_the_stand_in_has_no_fp64(there: Any) -> None:
         tp.GleanVID(keep=99),
         tp.ToMe(keep=99),
         tp.FLoC(keep=99),
+        tp.HoliTom(keep=99),
+        tp.FastVID(keep=99),
+        tp.FlashVID(keep=99, alpha=0.3),
     ],
     ids=str,
 )
@@ -82,10 +87,10 @@ def test_plans_are_the_cpus(there: Any, operator: Any, dtype: torch.dtype) -> No
     tokens = clip(dtype)
     plain = operator.plan(tokens).validate()
     merged = plain.apply(tokens)
-    with there(tokens.features):
+    with there(tokens.features, *tokens.signals.values()):
         plan = operator.plan(tokens)
     assert_same(plan, plain)
-    with there(tokens.features, plan.anchors, plan.assign):
+    with there(tokens.features, *tokens.signals.values(), plan.anchors, plan.assign):
         again = plan.validate().apply(tokens)
     assert torch.equal(again.features, merged.features)
     assert torch.equal(again.sizes, merged.sizes)

@@ -23,6 +23,8 @@ def conformance(case: Tiny) -> type:
         rows = len(case.rows)
         images = case.images
         carried = case.family.carried
+        recurrent = case.recurrent
+        tolerance = 5e-4 if case.recurrent else 1e-4  # a chunk kernel rounds more, and more so behind padding
 
         def make_model(self) -> Any:
             return tiny_model(case)

@@ -25,7 +25,7 @@ from tokenprune.testing.runs import PairsAt, require_close
 
 KNOWN = [case for case in CASES if case.model_class is not None]
 over_cases = pytest.mark.parametrize("case", KNOWN, ids=str)
-MERGE, CUT = tp.STMerge(keep_ratio=0.6, min_tokens=2), tp.AttnPrune(layer=1, keep_ratio=0.5)
+MERGE, CUT = tp.STMerge(keep_ratio=0.6, min_tokens=2), tp.AttnPrune(layer=0.4, keep_ratio=0.5)
 
 
 @over_cases
@@ -38,7 +38,7 @@ def test_beams_are_pruned_alike_alone_and_in_a_batch(case: Tiny) -> None:
 
     try:
         model.generate(**prompt(case, case.rows[:1], [0]).inputs, **settings)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         pytest.skip(f"the library itself cannot expand this family's videos over beams: {error}")
 
     def answers(rows: list[int]) -> list[list[list[int]]]:
@@ -102,11 +102,12 @@ def test_a_second_turn_on_a_cut_cache(case: Tiny, turn: str, operators: list[Any
             model(**with_cache(model, new_inputs(case, model, whole, first), alone), use_cache=True)
             merging = list(session.reports)
     assert len(reports) == (2 if turn == "video" else 1)
-    removal = both_turns(whole, first, merging, reports, layer=0 if PairsAt(0) in operators else 1)
-    truth = masked_logits(
-        model, model.get_submodule(case.family.text), whole, whole.input_ids[:, :0], removal, case.family.carried
-    )
-    require_close(found[:, -1], truth[:, -1], "logits of the second turn")
+    text = model.get_submodule(case.family.text)
+    layer = 0 if PairsAt(0) in operators else int(0.4 * len(text.layers))
+    removal = both_turns(whole, first, merging, reports, layer)
+    nothing = whole.input_ids[:, :0]
+    truth = masked_logits(model, text, whole, nothing, removal, case.family.carried, case.recurrent)
+    require_close(found[:, -1], truth[:, -1], "logits of the second turn", 5e-4 if case.recurrent else 1e-4)
 
 
 def both_turns(

@@ -63,6 +63,7 @@ class Tiny:
         patch: numbers of a patch.
         images: whether images can stand beside videos.
         name: a name for tests, where a family has several.
+        recurrent: attribute of a layer that holds its recurrent mixer; empty: all attend.
         pictures: images in a row; of LLaVA-OneVision a single one would be cut into tiles.
     """
 
@@ -75,6 +76,7 @@ class Tiny:
     images: bool = True
     name: str = ""
     pictures: int = 1
+    recurrent: str = ""
 
     def __str__(self) -> str:
         return self.name or self.family.name
@@ -246,6 +248,7 @@ QWEN3_TOWER = {
     "deepstack_visual_indexes": [0, 1, 2],
 }
 QWEN3_ROPE = {**ROPE, "mrope_section": [2, 1, 1], "mrope_interleaved": True}
+HYBRID_TOWER = {**TOWER, "out_hidden_size": 32, "num_position_embeddings": 16}
 QWEN3 = {"vision_config": QWEN3_TOWER, **MARKED}
 SIGLIP = {
     "hidden_size": 16,
@@ -283,6 +286,21 @@ def _internvl(name: str, kind: str) -> Tiny:
     return Tiny(table.INTERNVL, config, layouts.runs_apart(7, IMAGE), frames, SQUARE, name=name)
 
 
+def _hybrid(**more: Any) -> dict[str, Any]:
+    """Six layers, of which the third and the sixth attend, with gates and partial rotation."""
+    return _text(
+        num_hidden_layers=6,
+        full_attention_interval=3,
+        head_dim=16,
+        rope_parameters={**ROPE, "mrope_section": [1, 1, 0], "mrope_interleaved": True, "partial_rotary_factor": 0.25},
+        linear_key_head_dim=8,
+        linear_value_head_dim=8,
+        linear_num_key_heads=2,
+        linear_num_value_heads=4,
+        **more,
+    )
+
+
 CASES = (
     Tiny(
         table.QWEN2_VL,
@@ -305,6 +323,30 @@ CASES = (
         patches,
         FREE,
         PATCH,
+    ),
+    Tiny(
+        table.QWEN3_5,
+        {"text_config": _hybrid(), "vision_config": HYBRID_TOWER, **MARKED},
+        layouts.nested,
+        patches,
+        FREE,
+        PATCH,
+        recurrent="linear_attn",
+    ),
+    Tiny(
+        table.QWEN3_5_MOE,
+        {
+            "text_config": _hybrid(
+                num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16
+            ),
+            "vision_config": HYBRID_TOWER,
+            **MARKED,
+        },
+        layouts.nested,
+        patches,
+        FREE,
+        PATCH,
+        recurrent="linear_attn",
     ),
     Tiny(
         table.COSMOS3_EDGE,

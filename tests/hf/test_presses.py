@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,11 +15,12 @@ pytest.importorskip("transformers")
 
 from hf.compare import forwards, generate
 from hf.names import CACHE, cache_of, places_new_videos
-from hf.pressing import ONE, RAGGED, largest, masked, visual
+from hf.pressing import ONE, RAGGED, Kept, Pressed, largest, masked, seen, visual
 from hf.prompts import Clip, Prompt, prompt, shared_model
 from hf.running import sequences
 
 import tokenprune as tp
+from tokenprune.errors import UnsupportedModeError
 
 KEEP = 4
 PRESSES = [
@@ -26,8 +29,6 @@ PRESSES = [
     tp.TOVA(keep=KEEP),
     tp.InfiniPotV(keep=KEEP),
 ]
-Kept = list[list[list[set[int]]]]
-"""Per layer, row and key-value head the visual columns that stay."""
 
 
 def text_after(given: Prompt, row: int) -> list[int]:
@@ -35,9 +36,15 @@ def text_after(given: Prompt, row: int) -> list[int]:
     return list(range(last, given.length))
 
 
-def scores_of(press: Any, attention: Tensor, keys: Tensor, values: Tensor, given: Prompt, row: int) -> Tensor:
-    """``(kv_heads, N)`` by the press's definition, from one layer of the plain model: its map, keys and values."""
-    columns, heads = visual(given, row), len(keys)
+def videos(given: Prompt, row: int, since: int) -> list[Clip]:
+    return [p.clip for p in given.clips[row] if p.clip.modality == "video" and p.column >= since]
+
+
+def scores_of(
+    press: Any, attention: Tensor, keys: Tensor, values: Tensor, given: Prompt, row: int, since: int
+) -> Tensor:
+    """``(kv_heads, N)`` by the press's definition, from one full-length layer: its map, keys and values."""
+    columns, heads = [column for column in visual(given, row) if column >= since], len(keys)
     keys, values = keys[:, columns], values[:, columns]
     if isinstance(press, tp.KNorm):
         return -keys.norm(dim=2)
@@ -46,9 +53,9 @@ def scores_of(press: Any, attention: Tensor, keys: Tensor, values: Tensor, given
     if isinstance(press, tp.SnapKV):
         mean = attention[:, text_after(given, row)[-press.window :]][:, :, columns].mean(1)
         mean = mean.view(heads, -1, len(columns)).mean(1)
-        parts = [p.clip.count for p in given.clips[row] if p.clip.modality == "video"]
-        return torch.cat([smooth(part, press.kernel) for part in mean.split(parts, dim=1)], dim=1)
-    return infinipot(keys, values, [p.clip for p in given.clips[row] if p.clip.modality == "video"])
+        parts = mean.split([clip.count for clip in videos(given, row, since)], dim=1)
+        return torch.cat([smooth(part, press.kernel) for part in parts], dim=1)
+    return infinipot(keys, values, videos(given, row, since))
 
 
 def smooth(values: Tensor, kernel: int) -> Tensor:
@@ -69,18 +76,17 @@ def infinipot(keys: Tensor, values: Tensor, clips: list[Clip]) -> Tensor:
     return norms
 
 
-def kept_by(press: Any, given: Prompt) -> Kept:
-    """What each layer, row and head of the plain model's cache would keep."""
-    with torch.no_grad():
-        plain = shared_model("eager")(**given.inputs(), use_cache=True, output_attentions=True)
+def kept_by(press: Any, given: Prompt, earlier: Sequence[Pressed] = (), since: int = 0) -> Kept:
+    """What each layer, row and head would keep of the videos from column ``since`` on, after earlier presses."""
+    out = seen(shared_model("eager"), given, earlier)
     layers: Kept = []
-    for layer, attention in zip(cache_of(plain).layers, plain.attentions):
+    for layer, attention in zip(cache_of(out).layers, out.attentions):
         rows: list[list[set[int]]] = []
         for row in range(len(given.ids)):
-            columns = visual(given, row)
+            columns = [column for column in visual(given, row) if column >= since]
             heads: list[set[int]] = [set() for _ in layer.keys[row]]
             if columns:
-                scores = scores_of(press, attention[row], layer.keys[row], layer.values[row], given, row)
+                scores = scores_of(press, attention[row], layer.keys[row], layer.values[row], given, row, since)
                 heads = [{columns[i] for i in largest(head, press.keep)} for head in scores]
             rows.append(heads)
         layers.append(rows)
@@ -131,6 +137,24 @@ def test_a_later_question_sees_what_it_keeps(press: Any) -> None:
 
 
 @pytest.mark.parametrize("press", PRESSES, ids=repr)
+def test_a_later_video_is_pressed_in_its_turn(press: Any) -> None:
+    """Its prefill sees what is left of the first video, and what follows what is left of both."""
+    model, first = shared_model(), prompt([[5, Clip(3, 2, 3), 6], [9, Clip(2, 2, 3), 7]])
+    with tp.attach(model, tp.Pipeline([press])):
+        out = generate(model, first)
+        talk = first.answered(out.sequences[:, first.length :]).then([[3, Clip(2, 2, 3), 4], [2, Clip(3, 2, 2), 5]])
+        whole, steps = forwards(model, talk, cache_of(out))
+    columns = [visual(first, row) for row in range(2)]
+    one = Pressed(first.length, columns, kept_by(press, first))
+    since = first.length
+    later = [[column for column in visual(talk, row) if column >= since] for row in range(2)]
+    two = Pressed(talk.length, later, kept_by(press, talk, [one], since))
+    truth = seen(shared_model("eager"), whole, [one, two]).logits
+    for step, logits in enumerate(steps):
+        assert torch.allclose(logits, truth[:, talk.length - 1 + step], atol=1e-4), step
+
+
+@pytest.mark.parametrize("press", PRESSES, ids=repr)
 def test_a_later_turn_reports_what_any_layer_or_head_still_holds(press: Any) -> None:
     first = prompt([[5, Clip(3, 2, 3), 6], [9, Clip(2, 2, 2), 7]])
     model = shared_model()
@@ -173,3 +197,18 @@ def test_the_whole_conversation_is_reported_where_it_is_passed() -> None:
     assert old == [c for c in earlier.kept[0].tolist() if c in visual(first, 0)]
     assert len(old) > KEEP
     assert [s.tolist() for s in later.sources[0]] == [[c] for c in kept if c in visual(talk, 0)]
+
+
+def test_a_later_mask_may_hide_what_all_heads_hold_at_one_place() -> None:
+    """Text before the video stands at one slot of all heads, text between two videos does not."""
+    model, press = shared_model(), tp.KNorm(keep=KEEP)
+    given = prompt([[5, Clip(2, 2, 2), 3, Clip(2, 2, 3), 6]])
+    between = given.clips[0][0].column + 8 + 1
+    with tp.attach(model, tp.Pipeline([press])):
+        first = generate(model, given)
+        talk = given.answered(first.sequences[:, given.length :]).then([[5]])
+        with pytest.raises(UnsupportedModeError, match="at different places"):
+            forwards(model, replace(talk, mask=talk.mask.index_fill(1, torch.tensor([between]), 0)), cache_of(first))
+        hiding = replace(talk, mask=talk.mask.index_fill(1, torch.tensor([2]), 0))
+        _, steps = forwards(model, hiding, cache_of(first))
+    assert len(steps) == 3

@@ -13,6 +13,7 @@ from tokenprune.bench.model_speed.clip import clip_pixels, video_processor
 from tokenprune.bench.model_speed.prompt import make_prompt
 from tokenprune.bench.model_speed.runs import Bench, encode_clips
 from tokenprune.bench.speed.request import SpeedRequest
+from tokenprune.hf.frontend.features import VideoFeatures
 from tokenprune_qwen25vl.assets import demo_clip
 from tokenprune_qwen25vl.parts import require_parts
 
@@ -31,8 +32,8 @@ def bench(batch: int = 1, new_tokens: int = 3, text: int = 4, attention: str = "
     pixels = clip_pixels(video_processor(parts.model.config.vision_config), demo_clip(), request.grid, batch)
     prompt = make_prompt(parts, request, pixels)
     features = encode_clips(parts, pixels, prompt.grid_thw)
-    noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(5))
-    return Bench(parts, prompt.showing(features + noise), pixels, new_tokens)
+    noise = torch.randn(features.tokens.shape, generator=torch.Generator().manual_seed(5))
+    return Bench(parts, prompt.showing(VideoFeatures(features.tokens + noise)), pixels, new_tokens)
 
 
 def first_logits(of: Bench, **more: Any) -> torch.Tensor:

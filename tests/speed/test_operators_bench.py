@@ -24,6 +24,7 @@ from tokenprune.bench.speed.operators_subjects import (
     MERGE,
     METHODS,
     PLAN,
+    PRESSES,
     Clip,
     Subject,
     subjects_of,
@@ -35,6 +36,8 @@ from tokenprune.scorers import SCORERS
 SMALL = AttentionShape(heads=4, kv_heads=2, head_dim=8, text_before=3, text_rows=5)
 REQUEST = OperatorsRequest(frames=(8, 4), rows=4, columns=5, width=64, static=0.5, rounds=2, warmup=1, attention=SMALL)
 CPU = torch.device("cpu")
+EACH = 12 + len(METHODS) + len(PRESSES)
+"""Subjects of a clip."""
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +50,9 @@ def test_every_subject_on_every_clip(result: OperatorsResult) -> None:
     assert [case.tokens for case in result.cases] == [80, 160]
     for case in result.cases:
         names = [cost.name for cost in case.subjects]
-        assert len(names) == len(set(names)) == 13 + len(METHODS)
+        assert len(names) == len(set(names)) == EACH
         assert {f"{method.__name__}(keep_ratio=0.25): plan" for method in METHODS} < set(names)
+        assert {f"{press.__name__}(keep_ratio=0.25): plan of one layer" for press in PRESSES} < set(names)
         assert {PLAN, MERGE, DIRECT, FRAME_PAIRS, *(f"scorer {name}" for name in SCORERS)} < set(names)
         assert all(len(cost.seconds.values) == 2 and min(cost.seconds.values) > 0 for cost in case.subjects)
     assert result.unreachable == {}
@@ -133,12 +137,12 @@ def test_out_of_memory_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(operators, "subjects_of", subjects)
     result = measure_operators(REQUEST, lambda done, total: steps.append((done, total)))
     assert result.unreachable == {f"8 frames: {DIRECT}": "out of memory: no room"}
-    assert [len(case.subjects) for case in result.cases] == [13 + len(METHODS), 12 + len(METHODS)]
+    assert [len(case.subjects) for case in result.cases] == [EACH, EACH - 1]
     assert [case.same_tokens for case in result.cases] == [True, None]
-    assert {total for _, total in steps} == {28 * 4}
+    assert {total for _, total in steps} == {2 * EACH * 4}
     done = [done for done, _ in steps]
     assert done == sorted(set(done))
-    assert done[-1] == 28 * 4
+    assert done[-1] == 2 * EACH * 4
 
 
 def test_no_run_is_given_what_another_one_used() -> None:

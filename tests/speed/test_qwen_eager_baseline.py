@@ -84,7 +84,7 @@ def test_what_is_hidden_stays_hidden_while_decoding() -> None:
         assert not weights[..., : made.prompt.length][hidden].any()
         assert weights[..., -1, :].sum(-1).allclose(torch.ones(()))
     for weights in seen[::2]:
-        assert (weights[:, :, -1, made.prompt.visual] > 0).all()
+        assert (weights[:, :, -1, made.prompt.columns] > 0).all()
 
 
 def test_the_model_is_as_it_was() -> None:

@@ -57,7 +57,7 @@ def test_what_the_decoder_is_handed() -> None:
         handle.remove()
     assert torch.equal(made.prompt.embeds(made.parts), seen["inputs_embeds"])
     assert torch.equal(made.prompt.positions(made.parts), seen["position_ids"][-3:])
-    assert not torch.equal(made.prompt.features[:18], made.prompt.features[18:])
+    assert not torch.equal(made.prompt.features.tokens[:18], made.prompt.features.tokens[18:])
 
 
 def test_the_clip_is_what_the_processor_makes_of_it() -> None:
@@ -82,7 +82,7 @@ def test_clips_of_any_grid(grid: tuple[int, int, int]) -> None:
 def test_random_features_are_of_the_size_of_token_embeddings() -> None:
     parts = bench().parts
     request = SpeedRequest({}, grid=(2, 4, 4), batch=2)
-    features = random_features(parts, request)
+    features = random_features(parts, request).tokens
     size = parts.text.get_input_embeddings().weight.detach().std()
     assert features.shape == (64, 32)
     assert 0.8 < float(features.std() / size) < 1.25

@@ -48,7 +48,7 @@ MERGERS = [
     tp.DyCoke(),
     tp.DyCoke(keep=7),
     tp.AveragePool(),
-    tp.AveragePool(window=(2, 3, 1), modalities=("video", "image")),
+    tp.AveragePool(keep=5, modalities=("video", "image")),
     tp.VisionZip(keep_ratio=0.4),
     tp.VisionZip(keep=5, dominant=1, contextual=1, published=True),
     tp.HoliTom(keep_ratio=0.4),
@@ -81,6 +81,12 @@ SELECTORS = [
     tp.DART(layer=None, keep=5, modalities=("video", "image")),
     V2DropStage(keep_ratio=0.3),
     SparseVLMStage(keep_ratio=0.3),
+    tp.FlashVIDInner(keep_ratio=0.3),
+    tp.FrameFusion(keep_ratio=0.3),
+    tp.STTM(),
+    tp.STTM(layer=None, keep_ratio=0.3, root_level=0),
+    tp.FrameFusion(layer=None, keep=5, modalities=("video", "image")),
+    tp.HoliTomInner(keep_ratio=0.3, modalities=("video", "image")),
 ]
 PRESSES = [
     tp.SnapKV(keep_ratio=0.3),

@@ -26,6 +26,9 @@ Progress = Callable[[int, int], None]
 class Share:
     """``count`` of ``total``, with its 95 % Wilson score interval (E. B. Wilson, 1927).
 
+    >>> Share(8, 10).value, [round(end, 2) for end in Share(8, 10).interval]
+    (0.8, [0.49, 0.94])
+
     Raises:
         InvalidValueError: no ``0 <= count <= total``, or a total of 0.
     """
@@ -173,6 +176,9 @@ class MethodGrid:
 @dataclass(frozen=True)
 class BenchmarkRequest:
     """What is to be measured.
+
+    >>> BenchmarkRequest({"default": tp.preset("default")}, questions=40).seed
+    0
 
     Args:
         pipelines: name -> pipeline.

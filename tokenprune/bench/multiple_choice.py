@@ -19,6 +19,12 @@ _ANOTHER = re.compile(r"\s*(?:,|/|&|and\b|or\b)\s*(?:option\s+)?\W?[A-Z](?!\w)")
 def ask_for_letter(question: str, options: Sequence[str]) -> str:
     """The question with its options as lettered lines, and the request to answer with a letter.
 
+    >>> print(ask_for_letter("Which colour?", ["red", "blue"]))
+    Which colour?
+    A. red
+    B. blue
+    Answer with the letter of the right option only.
+
     Raises:
         InvalidValueError: no text, or fewer than two or more than 26 options.
     """
@@ -32,7 +38,11 @@ def ask_for_letter(question: str, options: Sequence[str]) -> str:
 
 
 def named_option(answer: str, options: Sequence[str]) -> int:
-    """Index of the option that an answer names, by its letter or by its text; -1 if it names none, or several."""
+    """Index of the option that an answer names, by its letter or by its text; -1 if it names none, or several.
+
+    >>> named_option("The answer is (B).", ["red", "blue"])
+    1
+    """
     text = answer.strip()
     exact = [place for place, option in enumerate(options) if _plain(option) == _plain(text)]
     if len(exact) == 1:

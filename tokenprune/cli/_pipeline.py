@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tokenprune.cli._layer import LayerOption, parse_layer
 from tokenprune.cli._method import MethodOption, SetOption, label_of, operator_of, settings_of
 from tokenprune.cli._output import UsageError, wrong_usage
 from tokenprune.cli._preset_names import PRESET_HELP, complete_preset
-from tokenprune.errors import InvalidValueError
-from tokenprune.messages import shown
 
 if TYPE_CHECKING:
     from tokenprune.pipeline import Pipeline
@@ -47,15 +45,6 @@ SegmentOption = Annotated[
 KeepOption = Annotated[
     float | None,
     typer.Option(help="Fraction of the visual tokens that is kept, by --method or by stage 2.", show_default=False),
-]
-LayerOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Prune after this decoder layer, an index from 0, or a fraction of the depth such as 0.36: "
-        "--method where it acts inside the LLM, or stage 2.",
-        metavar="N|FRACTION",
-        show_default=False,
-    ),
 ]
 
 
@@ -135,16 +124,6 @@ class PipelineChoice:
                 ),
             ]
         )
-
-
-def parse_layer(text: str) -> int | float:
-    """``"10"`` is layer 10, ``"0.36"`` a fraction of the depth; what lies outside is for the operator to refuse."""
-    try:
-        return int(text) if re.fullmatch(r"[+-]?\d+", text.strip()) else float(text)
-    except ValueError:
-        raise InvalidValueError(
-            f"layer must be a 0-based layer index (int) or a fraction of the depth (float in (0, 1)), got {shown(text)}"
-        ) from None
 
 
 def _or(value: float | None, default: float) -> float:

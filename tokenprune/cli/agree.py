@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tokenprune.cli._agreed import Agreed
 from tokenprune.cli._eval_methods import Methods
 from tokenprune.cli._machine import Machine
 from tokenprune.cli._output import UsageError
@@ -18,19 +19,13 @@ from tokenprune.cli._pipeline import DEFAULT
 from tokenprune.cli._pipelines import PipelineChoices
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._runner import SHIPPED, SHIPPED_NOTE, ModelOption, find_runner, say_note
-from tokenprune.cli._tables import markdown_table, print_wide
 from tokenprune.cli._video import Sampling, check_question
 from tokenprune.errors import VideoError
 
 if TYPE_CHECKING:
-    from tokenprune.bench.agree.figures import AgreeResult, Mean
     from tokenprune.pipeline import Pipeline
 
 KIND = "tokenprune.agree.partial"
-WARNING = (
-    "Agreement tells how much pruning changes what this model says, not whether it is right; where the videos are "
-    "outside what the model was trained on, read the order of the rows, not the level."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,36 +123,3 @@ def _pipelines(choices: PipelineChoices, methods: Methods) -> Mapping[str, Pipel
     entries = [entry for name, pipeline in named.items() for entry in named_suite(name, pipeline, methods.masses)]
     entries += [] if grid is None else [entry for entry in grid_suite(grid).entries if isinstance(entry, Fixed)]
     return {entry.name: entry.pipeline for entry in entries}
-
-
-@dataclass(frozen=True)
-class Agreed:
-    """What was found, and the record of it."""
-
-    result: AgreeResult
-    data: Mapping[str, Any]
-
-    def to_dict(self) -> Mapping[str, Any]:
-        """JSON-ready."""
-        return self.data
-
-    def render(self) -> None:
-        """Print the table."""
-        table = markdown_table("pipeline", "budget", "equal answers", "KL of the first token")
-        for row in self.result.rows:
-            table.add_row(row.name, f"{row.budget:.2%}", _text(row.equal, 100, "%"), _text(row.kl, 1, ""))
-        setting = self.result.setting
-        about = (
-            f"{setting['asked']} questions about {setting['parts']} part(s) of {len(setting['videos'])} video(s); "
-            "95 % intervals (bootstrap over parts) in brackets"
-        )
-        skipped: Sequence[str] = [f"not read: {video}: {why}" for video, why in self.result.unreadable.items()]
-        print_wide([table, about, *skipped, WARNING])
-
-
-def _text(mean: Mean, scale: float, unit: str) -> str:
-    digits = 1 if unit else 3
-    value = f"{scale * mean.value:.{digits}f}{unit}"
-    if mean.low is None or mean.high is None:
-        return value
-    return f"{value} [{scale * mean.low:.{digits}f}, {scale * mean.high:.{digits}f}]"

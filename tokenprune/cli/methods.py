@@ -32,7 +32,8 @@ def methods(
     if name is None:
         return Listed(catalogue.methods())
     with wrong_usage():
-        return Page(catalogue.method(name))
+        method = catalogue.method(name)
+    return Page(method, [row for row in catalogue.methods() if row.name == name and row.variant])
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,16 @@ class Listed:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything about one method."""
+    """Everything about one method, and the forms it has under other parameters."""
 
     method: Method
+    forms: Sequence[Method]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
         more = {"parameters": [_to_dict(each) for each in self.method.parameters], "example": self.method.example}
-        return {**self.method.to_dict(), **more, "text": self.method.text}
+        forms = [form.to_dict() for form in self.forms]
+        return {**self.method.to_dict(), **more, "forms": forms, "text": self.method.text}
 
     def render(self) -> None:
         """Print its row, a line each, then its own words, parameters and example among them."""
@@ -80,6 +83,8 @@ class Page:
         }
         for fact, value in facts.items():
             print(f"  {fact}: {value or '-'}")
+        for form in self.forms:
+            print(f"  {form.variant}: {PLACES[form.site]}, reads {reads(form)}; a variant, not the published method")
         print("\nparameters")
         for each in method.parameters:
             print(f"  {each.name}: {each.type} = {each.default!r}")

@@ -14,7 +14,8 @@ from tokenprune.cli._output import UsageError
 from tokenprune.cli._outputs import Outputs, ResultsOption
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._runner import SHIPPED_NOTE, say_note
-from tokenprune.cli._sweep_grid import Grid, GridOptions
+from tokenprune.cli._sweep_grid import Grid
+from tokenprune.cli._sweep_options import GridOptions
 from tokenprune.cli._sweep_start import Asked
 from tokenprune.cli._tables import print_wide
 

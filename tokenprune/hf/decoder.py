@@ -10,12 +10,11 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from tokenprune.adapter import Prompt, Removable
 from tokenprune.carried import Carried
 from tokenprune.errors import UnsupportedModeError
-from tokenprune.hf.cache import PrunableHandle, is_prunable, make_prunable
+from tokenprune.hf.cache import PrunableHandle, is_plain, is_prunable, make_prunable, require_even_rows
 from tokenprune.hf.compiled import is_compiling, refuse_compiled, refuse_compiled_around
 from tokenprune.hf.copies import guard_copies
 from tokenprune.hf.encoder import EncoderHooks, VisionEncoder, embedding_dtype
@@ -34,6 +33,9 @@ from tokenprune.runtime.row_signals import Recall, encoder_needs
 @dataclass(frozen=True, eq=False)
 class HFDecoder:
     """Where a vision-language model's prefill can be reached (:class:`tokenprune.adapter.ModelPort`).
+
+    >>> len(HFDecoder(model, model.model, model.model.language_model).text.layers)
+    8
 
     Args:
         model: the model with the language head, whose ``generate`` is called.
@@ -164,6 +166,9 @@ class _Hooks:
         cache = given_cache(self.text, kwargs)
         past = 0 if cache is None else cache.get_seq_length()
         changed = dict(kwargs)
+        if self.acts and past > 0 and embeds.shape[1] > 1:
+            given = _mask(kwargs, self.acts)
+            require_even_rows(cache, given is not None and not bool(given[:, -embeds.shape[1] :].all()))
         if is_prunable(cache):
             handle = self._open(make_prunable(cache))
             changed["attention_mask"] = handle.stored_mask(_mask(kwargs, self.acts), embeds.shape[1])
@@ -221,7 +226,7 @@ class _Hooks:
             return with_cache(self.text, kwargs, given_cache(self.text, kwargs))
         opened = open_cache(self.text, kwargs)
         cache = given_cache(self.text, opened)
-        if self.acts and type(cache) is DynamicCache and all(type(layer) is DynamicLayer for layer in cache.layers):
+        if self.acts and is_plain(cache):
             make_prunable(cache)
         return opened
 

@@ -20,13 +20,13 @@ from tokenprune.adapter import Removable
 from tokenprune.attention_view import AttentionView
 from tokenprune.carried import Carried
 from tokenprune.errors import UnsupportedModeError
-from tokenprune.hf.cache import PrunableHandle
+from tokenprune.hf.cache import PrunableHandle, held_anywhere, keeps_state, require_even_rows
 from tokenprune.hf.carried import Cargo
 from tokenprune.hf.guard import refuse_dropped_cache
 from tokenprune.hf.mass import MassBias, require_mass_backend
-from tokenprune.hf.press import Press, Watch, held_anywhere
+from tokenprune.hf.press import Press, Watch
 from tokenprune.hf.reading import StageReading
-from tokenprune.hf.release import causal_mask, given_cache, require_stored
+from tokenprune.hf.release import given_cache, kind_of, masks_after, require_stored
 from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM, Stage
 from tokenprune.runtime.active import ActivePipeline
 from tokenprune.runtime.log import tell_attention
@@ -72,8 +72,9 @@ class PrefillForward:
         self.handle: PrunableHandle | None = None
         self.cargo = Cargo(carried)
         self.masked_anew = False
-        self.mask_after: Any = None
-        self.stored: list[Slots] = []
+        self.masks_after: dict[str, Any] = {}
+        self.stored: dict[int, Slots] = {}  # what each layer that stores tokens holds
+        self.looked_at = 0  # layers below have been asked what they hold
         self.log = LayerLog()
         self.shortened = False
         self.press: Press | None = None
@@ -98,6 +99,7 @@ class PrefillForward:
         if self.cache is not None:
             self.handle = self.prunable(self.cache)
         if self.shortened:
+            # The decoder makes its causal mask from this one, over what the cache stores and what it is handed now.
             changed["attention_mask"] = self._mask_2d(self.kwargs.get("attention_mask"))
             self.bias.run_on(self.state.slots.mass)
         return self._hook_layers(changed)
@@ -112,7 +114,7 @@ class PrefillForward:
         if self.handle is not None and (self.shortened or self.press is not None):
             final = self._settle_cache(self.handle)
             if self.press is not None and any(self.prefill.rows_for(self.press.stage)):
-                self.press.cut(self.handle, final, len(self.layers))
+                self.press.cut(self.handle, final)
         for stage in self.prefill.stages[len(self.prefill.records) :]:
             self.prefill.note_idle(stage)
         cache_bytes = None if self.cache is None else _cache_bytes(self.cache)
@@ -135,6 +137,7 @@ class PrefillForward:
             changed["position_ids"] = self._positions(changed.get("position_ids"), embeds)
             changed = self.cargo.shorten_arguments(changed, step)
             self.prefill.ending_now(embeds.device)
+            self._require_even_rows()
             self.shortened = True
         self.prefill.take_features(changed["inputs_embeds"])
         return changed
@@ -170,12 +173,13 @@ class PrefillForward:
         if min(cuts, default=len(self.layers)) < self.cargo.count_additions(arguments):
             arguments = self.cargo.take_additions(arguments)
         places = {layer: _StageAtLayer(self, stage, self._reading(stage, layer, cuts)) for layer, stage in cuts.items()}
+        # Up to the first cut the decoder's own arguments and mask fit: nothing is put before those layers.
         first = 0 if self.shortened else min(cuts, default=len(self.layers)) + 1
         press = next((Press(stage, self.prefill) for stage in self.prefill.at(AFTER_PREFILL)), None)
         self.press = press if self.cache is not None else None  # without a cache there is nothing to press
         for index, layer in enumerate(self.layers):
             if index >= first:
-                self.hooks.append(layer.register_forward_pre_hook(self._before_layer, with_kwargs=True))
+                self.hooks.append(layer.register_forward_pre_hook(_Handing(self, index), with_kwargs=True))
             if index + 1 in places and places[index + 1].reading.watches_before:
                 self.hooks.append(layer.register_forward_pre_hook(places[index + 1].before_previous))
             if index in places:
@@ -183,7 +187,8 @@ class PrefillForward:
                 self.hooks.append(layer.register_forward_pre_hook(at.before, with_kwargs=True))
                 # Before the hooks of others, so that what they capture is what the next layer sees.
                 self.hooks.append(layer.register_forward_hook(at.after, with_kwargs=True, prepend=True))
-            if self.press is not None and "attention" in self.press.stage.needs:
+            stores = self.handle is None or self.handle.stores(index)
+            if self.press is not None and "attention" in self.press.stage.needs and stores:
                 watch = Watch(self.press, self.active.reader(index), index)
                 self.hooks.append(layer.register_forward_pre_hook(watch.before, with_kwargs=True))
                 self.hooks.append(layer.register_forward_hook(watch.after, with_kwargs=True, prepend=True))
@@ -192,19 +197,22 @@ class PrefillForward:
         return arguments
 
     def _before_layer(
-        self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Hand a layer what fits the shortened sequence; gaps in text positions would be taken for packing."""
         if not self.shortened:
             return None
         changed = self.cargo.for_layer({**kwargs, "position_ids": None})
         if self.masked_anew:
-            changed["attention_mask"] = self.mask_after
+            changed["attention_mask"] = self.masks_after[kind_of(self.text, index)]
         return args, changed
 
     def _reading(self, stage: Stage, layer: int, cuts: Mapping[int, Stage]) -> StageReading:
-        alone = layer - 1 not in cuts
-        return StageReading(stage, layer, self.layers, self.state, self.active.reader, lambda: self.handle, alone)
+        def added(hidden: Tensor) -> Tensor:
+            return self.cargo.add(hidden, layer) if layer < len(self.cargo.additions) else hidden
+
+        reader, alone, can_read = self.active.reader, layer - 1 not in cuts, self.active.adapter.can_read
+        return StageReading(stage, layer, self.layers, self.state, reader, lambda: self.handle, added, alone, can_read)
 
     def asked_rows(self, stage: Stage) -> list[Tensor]:
         """The text rows of each prompt row, none of those about which the operator will not be asked."""
@@ -233,14 +241,20 @@ class PrefillForward:
 
     def _shorten_after(self, layer: int, hidden: Tensor, step: Step) -> Tensor:
         """Shorten what layer ``layer`` put out, the cache of the layers up to it, and the mask of the later ones."""
+        self._require_even_rows()
         hidden = self.cargo.shorten_hidden(hidden, step)
         self.shortened = self.masked_anew = True
         self._cut_cache()
         if layer + 1 < len(self.layers):
             cache = None if self.handle is None else self.handle.cache
-            self.mask_after = causal_mask(self.text, hidden, self._later_mask_2d(), cache, layer + 1)
+            # The decoder has made one mask for all layers, over the longer sequence. Later ones get one over what is
+            # left, with the lengths of the next layer's own cache, into which nothing of this prefill has come yet.
+            self.masks_after = masks_after(self.text, hidden, self._later_mask_2d(), cache, layer + 1)
             self.bias.run_on(self.state.slots.mass)
         return hidden
+
+    def _require_even_rows(self) -> None:
+        require_even_rows(self.cache, self.state.earlier is not None and self.state.slots.is_padded)
 
     def _layers_ran(self, count: int) -> None:
         """The layers below ``count`` have run on the running sequence as it is now (before a cut)."""
@@ -248,18 +262,20 @@ class PrefillForward:
         if self.handle is None:
             return
         stored = self.state.stored()
-        for index in range(len(self.stored), count):
+        for index in filter(self.handle.stores, range(self.looked_at, count)):
             held = self.handle.stored(index)
             refuse_dropped_cache(self.text, held, len(stored))
             require_stored(self.text, index, held, len(stored))
-            self.stored.append(stored)
+            self.stored[index] = stored
+        self.looked_at = count
 
     def _cut_cache(self) -> None:
         """Cut every layer that has run to the tokens still in the sequence; equal contents share one index."""
         if self.handle is None:
             return
+        # Only layers that have run: the later ones will be given, and will store, nothing but what is left.
         done: dict[int, tuple[Gather | None, Slots]] = {}
-        for index, slots in enumerate(self.stored):
+        for index, slots in self.stored.items():
             if id(slots) not in done:
                 gather = self.state.compact(slots)
                 done[id(slots)] = (gather, slots if gather is None else slots.after(gather))
@@ -278,7 +294,7 @@ class PrefillForward:
         final = self.state.stored()
         gather = self.state.compact(final)
         final = final if gather is None else final.after(gather)
-        for index, slots in enumerate(self.stored):
+        for index, slots in self.stored.items():
             handle.layer(index).place(slots.columns, slots.padding_mask, final.mass, self.state.logical_length)
         return final
 
@@ -314,6 +330,17 @@ class _StageAtLayer:
 
 
 @dataclass(frozen=True, eq=False)
+class _Handing:
+    """The hook before a layer that comes after a cut."""
+
+    forward: PrefillForward
+    index: int
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return self.forward._before_layer(self.index, args, kwargs)
+
+
+@dataclass(frozen=True, eq=False)
 class _Adding:
     """A hook that adds what the decoder itself would have added after a layer, had nothing been shortened."""
 
@@ -329,7 +356,7 @@ class _Adding:
 def _cache_bytes(cache: Any) -> CacheBytes:
     stored = unpruned = 0
     for layer in cache.layers:
-        if layer.keys is None or layer.keys.numel() == 0:
+        if keeps_state(layer) or layer.keys is None or layer.keys.numel() == 0:
             continue
         held = layer.keys.nbytes + layer.values.nbytes
         stored += held

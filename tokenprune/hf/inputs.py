@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
+from tokenprune.hf.cache import keeps_state
 from tokenprune.hf.layer import PrunableLayer
 from tokenprune.hf.release import given_cache, with_cache
 from tokenprune.runtime.slots import Slots
@@ -30,14 +31,14 @@ def earlier_slots(cache: Any, given: Tensor | None, past: int, batch: int) -> Sl
     """What a cache of ``past`` logical tokens stores, its padding and the caller's mask taken together."""
     if past == 0 or cache is None:
         return None
-    layer = cache.layers[0]
+    layer = next(layer for layer in cache.layers if not keeps_state(layer))
     if isinstance(layer, PrunableLayer):
         columns, valid, mass = layer.slot_columns(), layer.slot_valid(), layer.slot_mass()
-    else:
+    else:  # nothing has been cut: a slot is a column
         columns = torch.arange(past, device=layer.keys.device).expand(batch, -1)
         valid = mass = None
     if valid is None:
         valid = torch.ones_like(columns, dtype=torch.bool)
-    if given is not None:
+    if given is not None:  # of logical columns; earlier padding is padding still
         valid = valid & given.to(columns.device).bool().gather(1, columns.clamp(min=0))
     return Slots(columns, valid, valid.sum(1).tolist(), mass)

@@ -30,6 +30,12 @@ class PrunableLayer(DynamicLayer):
     ``get_seq_length`` is the *logical* length (stored + removed), so positions go on as if nothing had been removed;
     ``get_mask_sizes`` says that the stored keys start at offset ``removed``, which keeps the causal rule right.
 
+    >>> layer = PrunableLayer()
+    >>> keys, values = layer.update(torch.randn(1, 2, 5, 4), torch.randn(1, 2, 5, 4))
+    >>> layer.cut(torch.tensor([[0, 4]]), None)
+    >>> layer.stored, layer.removed, layer.get_seq_length()
+    (2, 3, 5)
+
     Attributes:
         removed: how many logical tokens are no longer stored.
         columns: ``(B, C)`` int64, the logical column of each of the first C slots; None while slot j is column j.
@@ -64,6 +70,8 @@ class PrunableLayer(DynamicLayer):
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         self._require_session()
+        # The mask is made over what is stored, and starts at what was removed: moved to the end of the sequence, every
+        # stored key lies before every new query, which is all that the causal rule asks.
         return self.stored + query_length, self.removed
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -96,6 +104,7 @@ class PrunableLayer(DynamicLayer):
         count = -tokens_to_remove if tokens_to_remove <= 0 else max(0, self.get_seq_length() - tokens_to_remove)
         if count == 0 or not self.is_initialized:
             return
+        # A count is of logical tokens. Only where the last slots are the last columns is it one of slots, too.
         tail = self._tail()
         if tail is not None and count > tail:
             raise UnsupportedCacheError(
@@ -137,6 +146,8 @@ class PrunableLayer(DynamicLayer):
         keys, values = _filled(self)
         slots = index.to(keys.device)
         self._check(slots)
+        # Copies, not views: a view would keep the removed tokens in memory. What is stored keeps its rotary angles, for
+        # they were put into the keys before; the next position counts the removed, too.
         self.keys, self.values = _gathered(keys, slots), _gathered(values, slots)
         self.removed += keys.shape[2] - slots.shape[-1]
         self.columns, self.valid = columns, valid
@@ -159,6 +170,7 @@ class PrunableLayer(DynamicLayer):
     def place(self, columns: Tensor, valid: Tensor | None, mass: Tensor | None, logical: int) -> None:
         """Declare which logical columns the stored slots hold, after a prefill that never stored the others."""
         self.columns, self.valid, self.mass = columns, valid, mass
+        # A layer after a cut was never given the others, so nothing was taken from it that could have been counted.
         self.removed = logical - self.stored
         if self.held is not None:
             new = columns[:, None, self.held.shape[2] :]
@@ -168,6 +180,7 @@ class PrunableLayer(DynamicLayer):
         """``(B, stored)`` logical column of every slot."""
         keys, _ = _filled(self)
         placed = 0 if self.columns is None else self.columns.shape[1]
+        # Slots appended since follow without a gap: the sequence has grown by as many columns as slots.
         rest = torch.arange(placed, self.stored, device=keys.device) + self.removed
         rest = rest.expand(keys.shape[0], -1)
         return rest if self.columns is None else torch.cat([self.columns, rest.to(self.columns.device)], dim=1)

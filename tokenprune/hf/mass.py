@@ -19,6 +19,7 @@ from tokenprune.adapter import Removable
 from tokenprune.errors import TokenPruneWarning, UnsupportedModeError
 from tokenprune.hf.layer import PrunableLayer
 from tokenprune.hf.mass_mask import with_bias
+from tokenprune.hf.release import LINEAR, kind_of
 
 CARRIERS = ("eager", "sdpa", "flex_attention")
 """Attention backends that add a mask of numbers to the logits."""
@@ -120,6 +121,8 @@ class MassBias:
             return
         for index, layer in enumerate(self.text.get_submodule("layers").children()):
             attention = getattr(layer, "self_attn", None)
+            if attention is None and kind_of(self.text, index) == LINEAR:
+                continue
             if not isinstance(attention, nn.Module):
                 raise UnsupportedModeError(
                     f"layer {index} of {type(self.text).__name__} has no self_attn to carry mass"
@@ -151,6 +154,7 @@ class MassBias:
             held = None if stored is None else stored.slot_mass()
             earlier = hidden.new_ones(len(hidden), count, dtype=torch.float32) if held is None else held
             now = hidden.new_ones(hidden.shape[:2], dtype=torch.float32) if self.running is None else self.running
+            # In the order of the keys that attention will see: what the layer has stored, then the running batch.
             masses = torch.cat([earlier.to(hidden.device), now.to(hidden.device)], dim=1)
             self._made[key] = (masses, mass, self.running)  # what an id stands for must stay alive
         return self._made[key][0]  # type: ignore[return-value]
@@ -158,6 +162,7 @@ class MassBias:
     def _composed(self, module: nn.Module, hidden: Tensor, masses: Tensor, mask: Any) -> dict[str, Any]:
         key = (2, id(masses), id(mask))
         if key not in self._made:
+            # exp(x + log m) = m exp(x): in the softmax a key counts as often as it stands for tokens.
             bias = masses.log().to(hidden.dtype)[:, None, None, :]  # (B, 1, 1, L)
             if backend_of(self.text) == "flex_attention":  # expanded, for its kernel reads every head and query
                 heads = int(getattr(module.config, "num_attention_heads"))  # noqa: B009

@@ -14,7 +14,11 @@ from tokenprune.adapter import Prompt
 
 @dataclass(frozen=True)
 class PlaceholderRun:
-    """One unbroken run of a placeholder id: columns ``[start, stop)`` of prompt row ``row``."""
+    """One unbroken run of a placeholder id: columns ``[start, stop)`` of prompt row ``row``.
+
+    >>> len(PlaceholderRun("video", row=0, start=3, stop=7))
+    4
+    """
 
     modality: str
     row: int
@@ -29,6 +33,10 @@ def placeholder_runs(prompt: Prompt, placeholders: Mapping[str, int]) -> list[li
     """Per prompt row the runs of placeholder ids, in order; padding belongs to none.
 
     Two videos with no other token between them are one run.
+
+    >>> ids = torch.tensor([[5, 9, 9, 6, 9]])
+    >>> [len(run) for run in placeholder_runs(Prompt(ids, None, torch.ones_like(ids).bool()), {"video": 9})[0]]
+    [2, 1]
 
     Args:
         prompt: the tokens of one prefill.

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.cache_utils import DynamicCache
 
 from tokenprune.adapter import AttentionReader, Removable
 from tokenprune.attention_view import AttentionView
@@ -47,13 +46,12 @@ class Press:
         views = [reader.view(row, None, valid[row], nothing) for row in range(len(valid))]
         self._queries[layer] = [(view.read_queries, view.scaling) for view in views]
 
-    def cut(self, handle: PrunableHandle, final: Slots, layers: int) -> None:
+    def cut(self, handle: PrunableHandle, final: Slots) -> None:
         """Ask the operator about every layer and row, and keep what it names.
 
         Args:
             handle: the settled cache.
             final: what every layer stores.
-            layers: number of layers.
 
         Raises:
             PlanError: a plan is unlawful, or keeps another number than in the first layer.
@@ -64,33 +62,34 @@ class Press:
         slot_of.scatter_(1, final.columns, slots)  # a padding slot's column is that of no token that is asked for
         visual = [slot_of[n, state.slots.columns[n, row.places]] for n, row in enumerate(state.rows)]
         text = [slot_of[n, state.slots.columns[n, places]] for n, places in enumerate(state.text_rows)]
-        asked = self.prefill.rows_for(self.stage)
-        shares = [torch.zeros(row.count, device=row.places.device) for row in state.rows]
-        counts = [row.count for row in state.rows]
-        decided: list[list[list[TokenPlan]]] = []
-        for layer in range(layers):
-            plans: list[list[TokenPlan]] = []
-            for number, row in enumerate(state.rows):
-                found = [TokenPlan.identity(row.count, final.columns.device)]
-                if asked[number]:
-                    tokens = self._tokens(handle, layer, number, final, visual[number], text[number])
-                    heads = int(tokens.signals["attention"].keys().shape[0])
-                    shown = row.shown(self.stage.modalities)
-                    plans_here = self.stage.decide_heads(tokens, heads)
-                    found = [row.lift(plan.to(row.places.device), shown) for plan in plans_here]
-                if layer and found[0].kept != counts[number]:
+        layers = handle.storing
+        decided = [self._decide(handle, layer, final, visual, text) for layer in layers]
+        counts = [found[0].kept for found in decided[0]]
+        for layer, plans in zip(layers, decided):
+            for found, count in zip(plans, counts):
+                if found[0].kept != count:
                     raise PlanError(
-                        f"{self.stage.name} keeps {found[0].kept} tokens in layer {layer}, {counts[number]} in layer 0"
+                        f"{self.stage.name} keeps {found[0].kept} tokens in layer {layer}, {count} in layer {layers[0]}"
                     )
-                counts[number] = found[0].kept
-                for plan in found:
-                    shares[number][plan.anchors] += 1 / (len(found) * layers)
-                plans.append(found)
-            decided.append(plans)
         last = max(int(span.columns[-1]) for row in state.rows for span in row.spans)
-        for layer, plans in enumerate(decided):  # all have been asked and checked: nothing is cut before
+        for layer, plans in zip(layers, decided):  # all have been asked and checked: nothing is cut before
             _take(handle.layer(layer), final, visual, plans, state.first_column + last + 1)
-        self.prefill.press(self.stage, counts, shares)
+        self.prefill.press(self.stage, counts, [_shares(of_row) for of_row in zip(*decided)])
+
+    def _decide(
+        self, handle: PrunableHandle, layer: int, final: Slots, visual: Sequence[Tensor], text: Sequence[Tensor]
+    ) -> list[list[TokenPlan]]:
+        """For each row the plans of one layer over all its visual tokens: one, or one for each key-value head."""
+        asked, plans = self.prefill.rows_for(self.stage), list[list[TokenPlan]]()
+        for number, row in enumerate(self.prefill.state.rows):
+            device = row.places.device
+            if not asked[number]:
+                plans.append([TokenPlan.identity(row.count, device)])
+                continue
+            tokens = self._tokens(handle, layer, number, final, visual[number], text[number])
+            found = self.stage.decide_heads(tokens, len(tokens.signals["attention"].keys()))
+            plans.append([row.lift(plan.to(device), row.shown(self.stage.modalities)) for plan in found])
+        return plans
 
     def _tokens(self, handle: PrunableHandle, layer: int, row: int, final: Slots, visual: Tensor, text: Tensor) -> Any:
         stored = handle.layer(layer)
@@ -127,20 +126,6 @@ class Watch:
         self.press.remember(self.layer, self.reader)
 
 
-def held_anywhere(cache: DynamicCache) -> Tensor | None:
-    """``(B, tokens so far)`` bool, which tokens any layer or head stores; None: no press has cut this cache."""
-    layers = [layer for layer in cache.layers if isinstance(layer, PrunableLayer) and layer.held is not None]
-    if not layers:
-        return None
-    length, nowhere = layers[0].get_seq_length(), layers[0].get_seq_length()
-    held = torch.zeros(len(layers[0].slot_columns()), length + 1, dtype=torch.bool)
-    for layer in layers:
-        columns, valid = layer.slot_columns_by_head(), layer.slot_valid()
-        columns = columns if valid is None else columns.masked_fill(~valid[:, None].to(columns.device), nowhere)
-        held.scatter_(1, columns.flatten(1).cpu(), True)
-    return held[:, :length]
-
-
 def _take(
     layer: PrunableLayer,
     final: Slots,
@@ -152,7 +137,7 @@ def _take(
     heads = max(len(found) for found in plans)
     gathered: list[Any] = []
     for head in range(heads):
-        stays = final.valid.clone()
+        stays = final.valid.clone()  # text and earlier turns stay, in every layer and head
         for row, found in enumerate(plans):
             plan = found[min(head, len(found) - 1)]
             stays[row, visual[row]] = False
@@ -160,8 +145,20 @@ def _take(
         real = [have - len(where) + found[0].kept for have, where, found in zip(final.real, visual, plans)]
         gathered.append(final.keep(stays, real))
     left = final.after(gathered[0])
+    # Heads keep other tokens but equally many, so padding stands in the same slots of all, and one mask serves them:
+    # which column a slot holds does not matter to it, for all that is kept comes before the next query.
     index = gathered[0].index if heads == 1 else torch.stack([gather.index for gather in gathered], dim=1)
     layer.press(index, left.columns, left.padding_mask, whole_from)
+
+
+def _shares(layers: Sequence[Sequence[TokenPlan]]) -> Tensor:
+    """``(N,)`` fp32: in which share of the layers and heads each of a row's tokens is kept."""
+    first = layers[0][0]
+    shares = torch.zeros(first.total, device=first.anchors.device)
+    for found in layers:
+        for plan in found:
+            shares[plan.anchors] += 1 / (len(found) * len(layers))
+    return shares
 
 
 def _row(stored: Tensor | None, row: int) -> Tensor:

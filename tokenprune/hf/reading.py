@@ -35,7 +35,9 @@ class StageReading:
         state: the prefill's tokens.
         reader: makes a reader of one layer's attention.
         handle: the cache, where there is one that can be cut.
+        entering_next: what a layer puts out -> what the next is given, with what the decoder adds in between.
         alone_before: whether no other operator acts after the layer before, which ran on the same tokens then.
+        can_read: whether a layer has attention to be read.
     """
 
     stage: Stage
@@ -44,7 +46,9 @@ class StageReading:
     state: TokenState
     reader: Callable[[int], AttentionReader]
     handle: Callable[[], PrunableHandle | None]
+    entering_next: Callable[[Tensor], Tensor]
     alone_before: bool = True
+    can_read: Callable[[int], bool] = lambda layer: True
     _readers: dict[int, AttentionReader] = field(default_factory=dict[int, AttentionReader])
     _watching: list[Removable] = field(default_factory=list[Removable])
     _given: Tensor | None = None  # (B, S, D) hidden states that the layer was given
@@ -58,6 +62,8 @@ class StageReading:
     def watch(self, offset: int, rows: Sequence[Tensor]) -> Sequence[Removable]:
         """Before the layer (0), or the one before it (-1), runs: watch its projections at these rows."""
         if not self.stage.may_read(ATTENTION if offset == 0 else ATTENTION_BEFORE):
+            return []
+        if not self.can_read(self.layer + offset):
             return []
         self._readers[offset] = self.reader(self.layer + offset)
         watching = list(self._readers[offset].watch(rows))
@@ -91,6 +97,8 @@ class StageReading:
 
     def _neighbour(self, offset: int, row: int, places: Tensor, hidden: Tensor) -> AttentionView:
         index, name = self.layer + offset, self.stage.name
+        if 0 <= index < len(self.layers) and not self.can_read(index):
+            raise UnsupportedModeError(f"{name} reads the attention of layer {index}, which has none")
         if not 0 <= index < len(self.layers):
             raise UnsupportedModeError(f"{name} reads layer {offset:+d} from its own, {self.layer}: there is none")
         if offset < 0:
@@ -98,7 +106,7 @@ class StageReading:
         if self._rotary is None:
             _refuse(name, ATTENTION_NEXT)
         ahead = ahead_of(self.layers[index], self.reader(index), name)
-        ahead.look(hidden[row], self.state.text_rows[row], row, self._rotary)
+        ahead.look(self.entering_next(hidden)[row], self.state.text_rows[row], row, self._rotary)
         return self._of_layer(1, ahead.reader, row, places, None, at=0)
 
     def _of_layer(
@@ -114,12 +122,14 @@ class StageReading:
         state, handle = self.state, self.handle()
         stored = state.stored()
         index = self.layer + offset
-        layer = None if handle is None or len(handle.cache.layers) <= index else handle.layer(index)
+        there = handle is not None and index < len(handle.cache.layers) and handle.stores(index)
+        layer = handle.layer(index) if handle is not None and there else None
         keys = None if layer is None or layer.keys is None else layer.keys[row]
         values = None if layer is None or layer.values is None else layer.values[row]
         earlier = 0 if state.earlier is None else len(state.earlier)
         mass = None if stored.mass is None else stored.mass[row]
         if reader is not None:
+            # Earlier keys come from the cache, rotated; those of this prefill from the projections, before RoPE too.
             held = None if not earlier or keys is None else keys[:, :earlier]
             view = reader.view(row if at is None else at, held, stored.valid[row], places, mass)
         else:

@@ -14,7 +14,7 @@ from typing import Any
 import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.masking_utils import create_causal_mask
+from transformers.masking_utils import create_causal_mask, create_recurrent_attention_mask
 
 from tokenprune.errors import UnsupportedReleaseError
 
@@ -25,6 +25,7 @@ CACHE_NAMES = ("cache", "past_key_values")
 """What releases call the argument and the output that hold the KV cache, newest first."""
 
 DECODER_ARGUMENTS = ("inputs_embeds", "position_ids", "attention_mask", "use_cache")
+FULL, LINEAR = "full_attention", "linear_attention"
 LAYER_ARGUMENTS = ("attention_mask", "position_ids", "position_embeddings")
 MASK_ARGUMENTS = ("config", "inputs_embeds", "attention_mask", "position_ids", "layer_idx")
 
@@ -85,6 +86,34 @@ def causal_mask(text: PreTrainedModel, hidden: Tensor, mask: Tensor | None, cach
     return create_causal_mask(
         config=text.config, inputs_embeds=hidden, attention_mask=mask, position_ids=None, layer_idx=layer, **named
     )
+
+
+def kind_of(text: PreTrainedModel, layer: int) -> str:
+    """What kind of attention a decoder layer has, in the library's words."""
+    kinds: Any = getattr(text.config, "layer_types", None)
+    return str(kinds[layer]) if kinds else FULL
+
+
+def masks_after(
+    text: PreTrainedModel, hidden: Tensor, mask: Tensor | None, cache: object, layer: int
+) -> dict[str, Any]:
+    """The masks of decoder layers from ``layer`` on, by :func:`kind_of` them; arguments as :func:`causal_mask`'s.
+
+    The causal one is made for the first layer from there on that stores tokens: it has not run yet, and says how long
+    the keys will be. Linear-attention layers are told where padding stands.
+    """
+    layers = range(layer, len(text.get_submodule("layers")))  # type: ignore[arg-type]
+    masks: dict[str, Any] = {}
+    for index in layers:
+        kind = kind_of(text, index)
+        if kind not in masks and kind == LINEAR:
+            named: dict[str, Any] = {_cache_name(create_recurrent_attention_mask, "its masks"): cache}
+            masks[kind] = create_recurrent_attention_mask(
+                config=text.config, inputs_embeds=hidden, attention_mask=mask, **named
+            )
+        elif kind not in masks:
+            masks[kind] = causal_mask(text, hidden, mask, cache, index)
+    return masks
 
 
 def require_known(text: PreTrainedModel) -> None:

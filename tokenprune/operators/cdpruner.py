@@ -39,11 +39,11 @@ class CDPruner(Budgeted):
     ``r`` is the relevance, scaled to [0, 1] over all frames. As the authors' code has it, for which a low similarity to
     the text's mean means relevant, ``relevance="text"`` is minus the mean cosine to the text after the video.
 
-    Differs from the authors' code: it is made for one image; a video is decided frame by frame (``chunk``), each with
-    its share of the budget by largest remainder, but the relevance is scaled over all, as OpenVINO does. Constant
-    relevance counts as 1 (there: 0/0). Where nothing is left to gain (there: rounding, and repeated indices) the rest
-    is taken by relevance. Residuals are computed in fp64 and resolved to 1e-6, ties go to the lower index; blocks of
-    frames are cut to 3344 tokens.
+    Differs from the authors' code: it is made for one image, so a video is decided frame by frame (``chunk=1``; a
+    longer chunk compares tokens of several frames), each with its share of the budget by largest remainder, but the
+    relevance is scaled over all, as OpenVINO does. Constant relevance counts as 1 (there: 0/0). Where nothing is left
+    to gain (there: rounding, and repeated indices) the rest is taken by relevance. Residuals are computed in fp64 and
+    resolved to 1e-6, ties go to the lower index; blocks of frames are cut to 3344 tokens.
 
     >>> tokens = VisualTokens(torch.eye(4), grid=(1, 2, 2), signals={"relevance": torch.tensor([0.1, 0.9, 0.8, 0.2])})
     >>> CDPruner(keep=2).plan(tokens).anchors

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tokenprune.about import About
 from tokenprune.budget import as_fraction, split_budget
-from tokenprune.device import places_where, upload
+from tokenprune.device import places_where, upload, where_fp64_is
 from tokenprune.operator import check_modalities
 from tokenprune.operators.budgeted import Budgeted
 from tokenprune.operators.context import merged_into_context, plan_of
@@ -108,7 +108,7 @@ class FastVID(Budgeted):
             return TokenPlan.identity(total, device)
         with undisturbed(device):
             points = Points(tokens.features)
-            attended = pooled.to(points.device).view(frames, -1)
+            attended = where_fp64_is(pooled).view(frames, -1)
             length = attended.shape[1]
             alike = frame_cosines(points, frames)
             scenes, cuts = scenes_of(alike, self.segments, self.tau), set(breaks(alike, self.ignore))

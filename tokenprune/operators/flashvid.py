@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tokenprune.about import About
 from tokenprune.budget import as_fraction, split_budget
-from tokenprune.device import places_where
+from tokenprune.device import places_where, where_fp64_is
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import shown
 from tokenprune.operator import check_modalities
@@ -111,7 +111,7 @@ class FlashVID(Budgeted):
             shares = split_budget([1] * frames, [length] * frames, kept)
             counts = [math.ceil(Fraction(str(self.alpha)) * share) for share in shares]
             units = points.units().view(frames, length, -1)
-            picked, scores = pick_diverse(units, column.detach().to(points.device).view(frames, length), counts)
+            picked, scores = pick_diverse(units, where_fp64_is(column.detach()).view(frames, length), counts)
             scenes = scenes_of(frame_cosines(points, frames), self.min_segment_num, self.segment_threshold)
             left = [sum(shares[a:b]) - sum(counts[a:b]) for a, b in scenes]
             trees = grow_trees(units, picked, scenes, left, self.temporal_threshold)

@@ -67,7 +67,7 @@ class InfiniPotV(ScoredPress):
 
     def scores(self, tokens: VisualTokens, view: AttentionView, count: int) -> Tensor:
         """``(kv_heads, N)`` norms of the values; those of TaR's choice raised above all others."""
-        norms = lengths(of_tokens(view.values(), view))
+        norms = of_tokens(lengths(view.values()), view)
         first = math.floor(Fraction(str(self.tar_ratio)) * count + Fraction(1, 2))
         videos = self._videos(tokens, norms.device)
         first = min(first, sum(len(video.frame) for video in videos))

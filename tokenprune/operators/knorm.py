@@ -44,4 +44,4 @@ class KNorm(ScoredPress):
 
     def scores(self, tokens: VisualTokens, view: AttentionView, count: int) -> Tensor:
         """``(kv_heads, N)`` minus the norms of the keys, in their units."""
-        return -lengths(of_tokens(view.keys(), view))
+        return -of_tokens(lengths(view.keys()), view)

@@ -65,7 +65,7 @@ class ScoredPress(Budgeted):
 
 
 def of_tokens(stored: Tensor, view: AttentionView) -> Tensor:
-    """``(kv_heads, N, head_dim)`` keys or values of the visual tokens, out of all ``(kv_heads, L, head_dim)``."""
+    """``(kv_heads, N, ...)`` what belongs to the visual tokens, out of all ``(kv_heads, L, ...)``."""
     return stored.index_select(1, view.visual_columns.to(stored.device))
 
 

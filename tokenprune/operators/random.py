@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from tokenprune.about import About
 from tokenprune.errors import InvalidValueError
@@ -22,6 +23,10 @@ class RandomSelect(Budgeted):
 
     A baseline: it reads no feature. Two videos of equal length lose the same tokens, on any device; no global random
     state is read or changed. With one seed, a smaller budget keeps a subset of what a larger one keeps.
+
+    >>> tokens = VisualTokens(torch.zeros(12, 8), grid=(3, 2, 2))
+    >>> len(RandomSelect(keep_ratio=0.25).plan(tokens).apply(tokens))
+    3
 
     Args:
         keep_ratio: fraction of the tokens **kept**, in (0, 1].
@@ -39,8 +44,7 @@ class RandomSelect(Budgeted):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
-            raise InvalidValueError(f"seed must be an integer in [0, 2**63), got {shown(self.seed)}")
+        check_seed(self.seed)
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """The pruning that keeps the first K of the N tokens in a shuffled order, in raster order."""
@@ -48,6 +52,16 @@ class RandomSelect(Budgeted):
         kept = self.budget.count(total)
         if kept == total:
             return TokenPlan.identity(total, device)
-        generator = torch.Generator("cpu").manual_seed(self.seed)
-        chosen = torch.randperm(total, generator=generator, device="cpu")[:kept].sort().values
-        return TokenPlan.keeping(chosen.to(device), total)
+        return TokenPlan.keeping(drawn(kept, total, self.seed).to(device), total)
+
+
+def check_seed(seed: int) -> None:
+    """Raise :class:`InvalidValueError` unless ``seed`` is an integer in [0, 2**63)."""
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise InvalidValueError(f"seed must be an integer in [0, 2**63), got {shown(seed)}")
+
+
+def drawn(kept: int, total: int, seed: int) -> Tensor:
+    """``(kept,)`` sorted places of ``total``, on the CPU, so that every device draws the same."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randperm(total, generator=generator, device="cpu")[:kept].sort().values

@@ -36,6 +36,10 @@ class STMerge:
     means. A static token's anchor is its cluster centre in the segment's first frame, a dynamic one's the centre.
     One-frame segments are all dynamic.
 
+    >>> still = VisualTokens(torch.randn(1, 16, 8).repeat(4, 1, 1).view(64, 8), grid=(4, 4, 4))
+    >>> len(STMerge(tau=0.8, cluster_ratio=0.5).plan(still).apply(still))  # 16 positions stand still, half of them stay
+    8
+
     Args:
         tau: similarity from which a position is static, in (0, 1].
         cluster_ratio: fraction of the tokens **kept** by each clustering (rounded down, at least 1), in (0, 1].

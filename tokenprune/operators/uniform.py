@@ -20,6 +20,9 @@ class UniformSelect(Budgeted):
 
     A baseline: it reads no feature. It may follow a merger; then it counts and spaces the tokens that are left.
 
+    >>> UniformSelect(keep_ratio=0.25).plan(VisualTokens(torch.zeros(12, 8), grid=(3, 2, 2))).anchors
+    tensor([0, 4, 8])
+
     Args:
         keep_ratio: fraction of the tokens **kept**, in (0, 1].
         keep: exact number of tokens kept, instead of ``keep_ratio``.

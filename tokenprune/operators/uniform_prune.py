@@ -10,10 +10,9 @@ import torch
 
 from tokenprune.about import About
 from tokenprune.budget import Budget
-from tokenprune.errors import InvalidValueError
 from tokenprune.layers import check_layer
-from tokenprune.messages import shown
 from tokenprune.operator import AFTER_LAYER, check_modalities
+from tokenprune.operators.random import check_seed, drawn
 from tokenprune.plan import TokenPlan
 from tokenprune.tokens import VisualTokens
 
@@ -21,6 +20,9 @@ from tokenprune.tokens import VisualTokens
 @dataclass(frozen=True)
 class UniformPrune:
     """Keep evenly spaced visual tokens of each row, in prompt order: the middle one of K strips of equal length.
+
+    >>> UniformPrune(layer=10, keep_ratio=0.25).plan(VisualTokens(torch.zeros(12, 8), grid=(3, 2, 2))).anchors
+    tensor([ 2,  6, 10])
 
     Args:
         layer: as in :class:`AttnPrune`.
@@ -68,6 +70,9 @@ class RandomPrune:
 
     Rows with equally many tokens keep the same places. A smaller budget keeps a subset of what a larger one keeps.
 
+    >>> RandomPrune(layer=10, keep_ratio=0.25).plan(VisualTokens(torch.zeros(12, 8), grid=(3, 2, 2))).kept
+    3
+
     Args:
         layer: as in :class:`AttnPrune`.
         keep_ratio: fraction of a row's visual tokens that is **kept**, rounded up.
@@ -93,8 +98,7 @@ class RandomPrune:
     def __post_init__(self) -> None:
         check_layer("layer", self.layer)
         Budget(self.keep_ratio, self.keep)
-        if isinstance(self.seed, bool) or not isinstance(self.seed, int) or not 0 <= self.seed < 2**63:
-            raise InvalidValueError(f"seed must be an integer in [0, 2**63), got {shown(self.seed)}")
+        check_seed(self.seed)
         object.__setattr__(self, "modalities", check_modalities(self.modalities))
 
     @property
@@ -108,6 +112,4 @@ class RandomPrune:
         count = self.budget.count(total)
         if count == total:
             return TokenPlan.identity(total, device)
-        generator = torch.Generator().manual_seed(self.seed)  # on the CPU, so that every device draws the same
-        drawn = torch.randperm(total, generator=generator)[:count].sort().values
-        return TokenPlan.keeping(drawn.to(device), total)
+        return TokenPlan.keeping(drawn(count, total, self.seed).to(device), total)

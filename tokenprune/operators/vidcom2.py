@@ -36,9 +36,11 @@ class VidCom2(Budgeted):
     ``u = -mean v`` and the share ``1 + sigma - mean sigma`` of the budget, ``sigma`` the softmax over frames of
     ``u / temperature``; in a frame the lowest ``v + f`` stay, the others are dropped.
 
-    Differs from the authors' code: the budget is exact (split by largest remainder, what a full frame cannot take goes
-    to the others, each frame keeps at least one token if the budget has as many), one channel is enough, and of equal
-    tokens the lower index stays. As in the code, and not as in the paper's text, the Gaussian sum is the similarity.
+    Differs from the authors' code: the budget is exact (split by largest remainder, ties to the earlier frame, what a
+    full frame cannot take goes to the others, each frame keeps at least one token if the budget has as many; theirs
+    rounds every frame by itself, vLLM's form then drops or adds tokens by score, wherever they are), one channel is
+    enough, and of equal tokens the lower index stays. As in the code, and not as in the paper's text, the Gaussian sum
+    is the similarity.
 
     >>> tokens = VisualTokens(torch.tensor([[1.0, 0.0], [1.0, 0.1], [-1.0, 0.0], [1.0, 0.1]]), grid=(1, 2, 2))
     >>> VidCom2(keep=1).plan(tokens).anchors

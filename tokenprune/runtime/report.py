@@ -19,7 +19,11 @@ from tokenprune.runtime.state import RowState
 
 @dataclass(frozen=True)
 class CacheBytes:
-    """Bytes of keys and values after the prefill, padding counted, and what they would be without pruning."""
+    """Bytes of keys and values after the prefill, padding counted, and what they would be without pruning.
+
+    >>> CacheBytes(stored=25, unpruned=100).stored
+    25
+    """
 
     stored: int
     unpruned: int
@@ -28,6 +32,12 @@ class CacheBytes:
 @dataclass(frozen=True, eq=False)
 class Report:
     """The report of one prefill that held visual tokens; lists have one entry per row of the user's batch.
+
+    >>> with tp.attach(model, tp.AttnPrune(layer=2, keep=20)) as session:
+    ...     ids = model.generate(**inputs, max_new_tokens=1)
+    >>> report = session.report
+    >>> report.visual_tokens, [(stage["operator"], stage["visual_after"]) for stage in report.stages]
+    ([288], [('AttnPrune', [20])])
 
     Attributes:
         prompt_tokens: tokens of each row before anything, padding not counted.

@@ -31,6 +31,11 @@ class Session:
     """A pipeline attached to a model; made by :func:`attach`.
 
     Use it as a context manager, or call :meth:`detach`. Reports stay readable after that.
+
+    >>> session = tp.attach(model, "default")
+    >>> session.report is None  # nothing has run
+    True
+    >>> session.detach()
     """
 
     def __init__(
@@ -54,7 +59,7 @@ class Session:
         _refuse_wrappers(model)
         adapter = find_adapter(model)
         kept: deque[Report] = deque(maxlen=min(keep_reports, sys.maxsize))
-        stages = self.pipeline.stages(adapter.depth)
+        stages = self.pipeline.stages(adapter.depth, adapter.readable)
         require_sources(stages, given)
         require_layers(stages, adapter.depth)
         self._active = ActivePipeline(self.pipeline, adapter, stages, fallback, given, kept)
@@ -117,6 +122,11 @@ def attach(
     fallback: str | None = None,
 ) -> Session:
     """Attach a pipeline to a model: from now on every prefill that holds visual tokens goes through it.
+
+    >>> with tp.attach(model, "recommended") as session:
+    ...     ids = model.generate(**inputs, max_new_tokens=4)
+    >>> session.report.visual_retained
+    [0.15...]
 
     Args:
         model: a model that an installed adapter knows, possibly inside a wrapper such as PEFT's.

@@ -25,7 +25,7 @@ class Gather:
 
     def take(self, x: Tensor, batch_dim: int = 0, token_dim: int = 1) -> Tensor:
         """The kept tokens of ``x``, whose ``batch_dim`` and ``token_dim`` are B (or 1) and the longer length."""
-        if len(self.index) == 1 and x.shape[batch_dim] == 1:
+        if len(self.index) == 1 and x.shape[batch_dim] == 1:  # whole rows are copied, no index an element
             return x.index_select(token_dim, self.index[0].to(x.device))
         shape = [1] * x.ndim
         shape[batch_dim], shape[token_dim] = self.index.shape
@@ -74,6 +74,7 @@ class Slots:
 
     def after(self, gather: Gather) -> Slots:
         """What stands in the gathered, shorter batch."""
+        # Padding points at some slot that is gone; a mass of one adds log 1 = 0 to a key that is masked anyway.
         mass = None if self.mass is None else torch.where(gather.valid, self.mass.gather(1, gather.index), 1.0)
         return Slots(self.columns.gather(1, gather.index), gather.valid, gather.real, mass)
 
@@ -102,6 +103,8 @@ class Slots:
     def keep(self, stays: Tensor, real: list[int]) -> Gather:
         """Gather the slots where ``stays`` ``(B, S)`` holds; ``real`` says how many those are in each row."""
         stays = stays & self.valid
+        # Shorter rows are padded on the left, as the library pads prompts: the last slot of a row is its last token, so
+        # its logits are still the last ones, and what is decoded follows without a gap.
         order = torch.argsort(stays.to(torch.uint8), dim=1, stable=True)  # dropped first, kept last, each in order
         index = order[:, order.shape[1] - max(real) :]
         return Gather(index, stays.gather(1, index), real)

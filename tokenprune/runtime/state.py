@@ -245,9 +245,10 @@ class TokenState:
         for number, (row, plan) in enumerate(zip(self.rows, plans)):
             stays[number, row.places] = False
             stays[number, row.places[plan.anchors]] = True
+        # What is left is counted from the plans, so that no length has to be read from the device; text always stays.
         text = [real - visual for real, visual in zip(self.first_real, self.first_visual)]
         gather = self.slots.keep(stays, [t + plan.kept for t, plan in zip(text, plans)])
-        moved = torch.zeros_like(self.slots.columns)
+        moved = torch.zeros_like(self.slots.columns)  # old slot -> new slot; of those that go nobody asks
         slots = torch.arange(gather.index.shape[1], device=moved.device)
         moved.scatter_(1, gather.index, slots.expand_as(gather.index))
         self.slots = self.slots.after(gather)
@@ -277,6 +278,7 @@ class TokenState:
         real = self.stored().real
         if stored.real == real and (self.earlier is None or not stored.is_padded):
             return None
+        # Layers were cut at different times, so a token's slot differs from layer to layer; its column never does.
         alive = torch.zeros(len(real), self.logical_length, dtype=torch.bool, device=stored.columns.device)
         for part in (self.earlier, self.slots):
             if part is not None:

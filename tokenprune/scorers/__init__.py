@@ -25,6 +25,9 @@ SCORERS: dict[str, Callable[[], TokenScorer]] = {
 def as_scorer(scorer: str | TokenScorer) -> TokenScorer:
     """The scorer that a name of :data:`SCORERS` stands for; a scorer object is returned as it is.
 
+    >>> as_scorer("content")
+    ContentScore(head_reduction='max')
+
     Raises:
         InvalidValueError: an unknown name, or something without a ``score(view)`` method.
     """

@@ -21,6 +21,11 @@ class ContentScore:
     PruneVid's published code computes, where its paper describes :class:`RopeCausalScore`. Caches store keys with
     RoPE, so this scorer is refused where earlier turns are in the cache.
 
+    >>> keys = torch.tensor([[[3.0, 4.0], [0.0, 1.0], [0.0, 0.0]]])
+    >>> view = tp.AttentionView.of(torch.ones(1, 1, 2), keys, visual_columns=torch.tensor([0, 1]))
+    >>> ContentScore().score(tp.VisualTokens(torch.zeros(2, 1), (2, 1, 1), signals={"attention": view}))
+    tensor([0.9790, 0.0141])
+
     Args:
         head_reduction: ``"max"``: largest over text rows and heads; ``"mean"``: the mean over heads of each head's
             largest over text rows.

@@ -19,6 +19,11 @@ class KeyNormScore:
 
     A fallback where nothing better can be read. It is never chosen on its own: ask for it by ``scorer="norm"``.
     RoPE rotates and so keeps norms, hence the keys may be read as the cache holds them.
+
+    >>> keys = torch.tensor([[[3.0, 4.0], [0.0, 1.0], [0.0, 0.0]]])
+    >>> view = tp.AttentionView.of(torch.ones(1, 1, 2), keys, visual_columns=torch.tensor([0, 1]))
+    >>> KeyNormScore().score(tp.VisualTokens(torch.zeros(2, 1), (2, 1, 1), signals={"attention": view}))
+    tensor([5., 1.])
     """
 
     reads: ClassVar[tuple[str, ...]] = ("attention",)

@@ -20,6 +20,11 @@ class RopeCausalScore:
     Softmax in fp32 over every key the row may see: up to itself, padding masked, earlier turns included. PruneVid
     (arXiv 2412.16117, eq. 7 and 8); the paper takes the maximum over text tokens and does not speak of heads.
 
+    >>> keys = torch.tensor([[[3.0, 4.0], [0.0, 1.0], [0.0, 0.0]]])
+    >>> view = tp.AttentionView.of(torch.ones(1, 1, 2), keys, visual_columns=torch.tensor([0, 1]))
+    >>> RopeCausalScore().score(tp.VisualTokens(torch.zeros(2, 1), (2, 1, 1), signals={"attention": view}))
+    tensor([0.9790, 0.0141])
+
     Args:
         head_reduction: ``"max"``: largest over text rows and heads; ``"mean"``: the mean over heads of each head's
             largest over text rows.

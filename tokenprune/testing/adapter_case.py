@@ -8,15 +8,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import pytest
-from torch import nn
+from torch import Tensor, nn
 
 from tokenprune.carried import Carried
 from tokenprune.operator import modalities_of
 from tokenprune.pipeline import Pipeline
 from tokenprune.testing.laws import naming
-from tokenprune.testing.masking import Removal
+from tokenprune.testing.masking import Removal, masked_logits
 from tokenprune.testing.prompts import VisualPrompt
 from tokenprune.testing.runs import (
+    TOLERANCE,
     Run,
     generate,
     layers_of,
@@ -44,6 +45,8 @@ class AdapterCase:
     attention_weights: ClassVar[bool] = True
     new_tokens: ClassVar[int] = 3
     carried: ClassVar[Sequence[Carried]] = ()
+    recurrent: ClassVar[str] = ""
+    tolerance: ClassVar[float] = TOLERANCE
 
     def make_model(self) -> Any:
         """The model; it may be the same one each time."""
@@ -61,11 +64,19 @@ class AdapterCase:
         model = self.make_model()
         return model, len(layers_of(self.decoder(model)))
 
+    def _readable(self) -> list[int]:
+        """Layers whose attention can be read: all but those with a recurrent mixer."""
+        layers = layers_of(self.decoder(self.make_model()))
+        return [i for i, layer in enumerate(layers) if not (self.recurrent and hasattr(layer, self.recurrent))]
+
+    def _masked_logits(self, model: Any, prompt: VisualPrompt, new: Tensor, removal: Removal) -> Tensor:
+        return masked_logits(model, self.decoder(model), prompt, new, removal, self.carried, self.recurrent)
+
     def _prompt(self) -> VisualPrompt:
         return self.make_prompt(range(self.rows))
 
     def _pipeline(self, name: str, depth: int) -> Pipeline:
-        known = pipelines(depth, self.images)
+        known = pipelines(depth, self.images, self._readable())
         if name not in known:
             pytest.skip("images = False: no row holds images that the adapter reads")
         return known[name]

@@ -11,6 +11,7 @@ import torch
 
 from tokenprune.errors import InvalidValueError
 from tokenprune.operators.attn_prune import AttnPrune
+from tokenprune.operators.uniform_prune import UniformPrune
 from tokenprune.pipeline import Pipeline
 from tokenprune.runtime.session import attach
 from tokenprune.testing.adapter_case import AdapterCase, adapter_law
@@ -19,6 +20,7 @@ from tokenprune.testing.observe import intercepted
 from tokenprune.testing.runs import (
     ScoreWitness,
     TokenWitness,
+    middle_of,
     require_close,
 )
 from tokenprune.testing.same import same_bits
@@ -30,9 +32,9 @@ class ReadingLaws(AdapterCase):
     @adapter_law
     def test_the_model_is_accepted_with_its_depth(self) -> None:
         model, depth = self._model()
-        attach(model, Pipeline([AttnPrune(layer=depth - 1, keep=1)])).detach()
+        attach(model, Pipeline([UniformPrune(layer=depth - 1, keep=1)])).detach()
         try:
-            attach(model, Pipeline([AttnPrune(layer=depth, keep=1)])).detach()
+            attach(model, Pipeline([UniformPrune(layer=depth, keep=1)])).detach()
         except InvalidValueError:
             return
         require(False, f"the adapter says the model has more than its {depth} layers")
@@ -67,13 +69,14 @@ class ReadingLaws(AdapterCase):
         if not self.attention_weights:
             pytest.skip("attention_weights = False: the model cannot be asked for attention weights")
         (model, depth), prompt = self._model(), self._prompt()
-        layer, witness = depth // 2, ScoreWitness([])
+        layer, witness = middle_of(self._readable(), depth), ScoreWitness([])
         with attach(model, Pipeline([AttnPrune(layer=layer, keep=1, scorer=witness)])), torch.no_grad():
             model(**prompt.inputs)
         eager = copy.deepcopy(model)
         eager.set_attn_implementation("eager")
         with torch.no_grad():
-            weights = eager(**prompt.inputs, output_attentions=True).attentions[layer]
+            weights = eager(**prompt.inputs, output_attentions=True).attentions
+        weights = weights[layer if len(weights) == depth else self._readable().index(layer)]
         rows = [row for row in range(self.rows) if len(prompt.columns(row, ["video"])) > 1]
         require(len(rows) == len(witness.scores), f"{len(witness.scores)} rows were scored, not {len(rows)}")
         for row, scores in zip(rows, witness.scores):

@@ -23,6 +23,9 @@ LAYERS, HEADS, HEAD_DIM = 2, 2, 4
 def check_cache(cache_factory: CacheFactory, *, max_examples: int = 20) -> list[str]:
     """Hold a cache to every law of caches; as :func:`tokenprune.testing.check_merger`. Needs transformers.
 
+    >>> check_cache(tp.PrunableDynamicCache, max_examples=2)[0]
+    'a-cut-keeps-the-tokens-asked-for'
+
     Args:
         cache_factory: makes an empty cache: a Hugging Face ``Cache`` that is a :class:`tokenprune.PrunableCache` too.
         max_examples: generated caches a law.

@@ -14,9 +14,17 @@ class AdapterConformance(ReadingLaws, RemovalLaws, SessionLaws):
     The model is tiny, in fp32, in eval mode and on the CPU. Rows differ in length and hold a video each, or some of
     them; each video has at least 6 tokens and text after it.
 
+    >>> class TestMine(AdapterConformance):
+    ...     rows = 3  # and the three methods
+    >>> [name for name in dir(TestMine) if name.startswith("test_visual")]
+    ['test_visual_tokens_are_found']
+
     Attributes:
         rows: how many rows :meth:`make_prompt` knows, at least 2.
         images: whether some row holds images that the adapter reads.
         attention_weights: whether the model can be asked for attention weights (``output_attentions``, eager).
+        recurrent: in a layer without attention to cut, the attribute that holds its recurrent mixer (``linear_attn``);
+            empty: every layer attends. Such layers run on the tokens that are there.
+        tolerance: largest difference of logits, relative to the largest of them, that counts as rounding.
         carried: what the adapter declares to travel with the tokens (:class:`tokenprune.carried.Carried`).
     """

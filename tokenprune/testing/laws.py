@@ -27,7 +27,12 @@ class LawBrokenError(TokenPruneError, AssertionError):
 
 
 def require(condition: bool, detail: str) -> None:
-    """Say, inside a check, what must hold; the law that is being checked adds its name."""
+    """Say, inside a check, what must hold; the law that is being checked adds its name.
+
+    >>> require(3 == 4, "3 tokens, not 4")
+    Traceback (most recent call last):
+    AssertionError: 3 tokens, not 4
+    """
     if not condition:
         raise AssertionError(detail)
 
@@ -35,6 +40,10 @@ def require(condition: bool, detail: str) -> None:
 @dataclass(frozen=True)
 class Law(Generic[S]):
     """One law, for subjects of one kind (mergers, scorers, ...).
+
+    >>> from tokenprune.testing import OPERATOR_LAWS
+    >>> OPERATOR_LAWS[0].test(tp.STMerge(), max_examples=2)
+    True
 
     Args:
         name: what a broken law is called.

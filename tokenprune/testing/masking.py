@@ -69,6 +69,7 @@ def masked_logits(
     new: Tensor,
     removal: Removal,
     carried: Sequence[Carried] = (),
+    recurrent: str = "",
 ) -> Tensor:
     """``(B, L + n, vocabulary)`` logits of the prompt and its answer ``(B, n)`` in one plain forward, without a cache.
 
@@ -81,6 +82,8 @@ def masked_logits(
         new: its answer.
         removal: what is gone.
         carried: what the family declares to travel with the tokens; what is merged there is merged here.
+        recurrent: the attribute of a layer that holds its recurrent mixer; such a layer runs on the tokens that are
+            there, and up to the cut it keeps what it has seen.
     """
     whole = prompt.answered(new)
     with torch.no_grad(), ExitStack() as stack:
@@ -88,7 +91,12 @@ def masked_logits(
         for index, layer in enumerate(_layers(decoder)):
             if index == removal.layer:
                 stack.enter_context(_mixing_after(layer, removal.inside))
-            stack.enter_context(intercepted(layer, _masking(prompt.length, whole.valid, removal, index)))
+            if recurrent and hasattr(layer, recurrent):
+                stack.enter_context(
+                    _without(getattr(layer, recurrent), alive(prompt.length, whole.valid, removal, index))
+                )
+            else:
+                stack.enter_context(intercepted(layer, _masking(prompt.length, whole.valid, removal, index)))
         return model(**whole.inputs, use_cache=False).logits
 
 
@@ -148,6 +156,33 @@ def _merged_packed(packed: Tensor, mask: Tensor, merged: Sequence[dict[int, list
         for anchor, group in groups.items():
             after[place[row, anchor]] = packed[[place[row, member] for member in group]].mean(dim=0)
     return after
+
+
+def alive(prefill: int, valid: Tensor, removal: Removal, layer: int) -> Tensor:
+    """``(B, L)`` bool, the tokens on which a recurrent layer runs."""
+    there = valid.clone()
+    there[:, :prefill] &= ~removal.before
+    if layer > removal.layer:
+        there[:, :prefill] &= ~removal.after
+    return there
+
+
+@contextmanager
+def _without(mixer: nn.Module, there: Tensor) -> Generator[None]:
+    """A recurrent mixer runs on each row's tokens that are there, and puts out nothing for the others."""
+    forward = mixer.forward
+
+    def on_those(hidden_states: Tensor, **kwargs: Any) -> Tensor:
+        out = torch.zeros_like(hidden_states)
+        for row, mine in enumerate(there):
+            out[row, mine] = forward(hidden_states=hidden_states[row : row + 1, mine], attention_mask=None)[0]
+        return out
+
+    mixer.forward = on_those  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del mixer.forward
 
 
 def _masking(prefill: int, valid: Tensor, removal: Removal, layer: int) -> Change:

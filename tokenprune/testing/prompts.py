@@ -17,6 +17,11 @@ from tokenprune.adapter import VisualSpan
 class VisualPrompt:
     """A batch as it is passed to the model, and where its videos and images really are.
 
+    >>> image = VisualSpan("image", (1, 1, 2), torch.tensor([1, 2]))
+    >>> prompt = VisualPrompt({"input_ids": torch.tensor([[5, 9, 9, 6]])}, [[image]])
+    >>> prompt.columns(0), prompt.text(0)
+    ([1, 2], [0, 3])
+
     Args:
         inputs: keyword arguments of ``generate`` and of the forward: ``input_ids`` ``(B, L)``, padded on the left,
             ``attention_mask`` ``(B, L)``, pixels, and whatever else the processor returns.

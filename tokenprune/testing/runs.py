@@ -71,14 +71,19 @@ def layers_of(decoder: nn.Module) -> list[nn.Module]:
     return list(decoder.get_submodule("layers").children())
 
 
-def pipelines(depth: int, images: bool) -> dict[str, Pipeline]:
+def middle_of(readable: Sequence[int], depth: int) -> int:
+    """The readable layer nearest to the middle, the later one of two."""
+    return min(readable, key=lambda layer: (abs(layer - depth // 2), -layer))
+
+
+def pipelines(depth: int, images: bool, readable: Sequence[int]) -> dict[str, Pipeline]:
     """Pipelines that remove tokens before the LLM, after the first, a middle and the last layer, and at two places."""
-    middle = depth // 2
+    middle = middle_of(readable, depth)
     found = {
         "dropping": Pipeline([UniformSelect(keep_ratio=0.5)]),
         "merging": Pipeline([STMerge(keep_ratio=0.4, min_tokens=2)]),
-        "first layer": Pipeline([AttnPrune(layer=0, keep_ratio=0.4)]),
-        "last layer": Pipeline([AttnPrune(layer=depth - 1, keep=2)]),
+        "first layer": Pipeline([AttnPrune(layer=readable[0], keep_ratio=0.4)]),
+        "last layer": Pipeline([AttnPrune(layer=readable[-1], keep=2)]),
         "both": Pipeline([STMerge(keep_ratio=0.6, min_tokens=2), AttnPrune(layer=middle, keep_ratio=0.5)]),
         "merging inside": Pipeline([PairsAt(0)]),
     }
@@ -87,20 +92,20 @@ def pipelines(depth: int, images: bool) -> dict[str, Pipeline]:
     return found
 
 
-def keep_all_pipelines(depth: int) -> list[Pipeline]:
+def keep_all_pipelines(depth: int, readable: Sequence[int]) -> list[Pipeline]:
     """Pipelines that keep every token, in several ways."""
     return [
         Pipeline(),
-        Pipeline([UniformSelect(keep_ratio=1.0), AttnPrune(layer=depth // 2, keep_ratio=1.0)]),
-        Pipeline([STMerge(keep=10**9), AttnPrune(layer=0, keep=10**9)]),
+        Pipeline([UniformSelect(keep_ratio=1.0), AttnPrune(layer=middle_of(readable, depth), keep_ratio=1.0)]),
+        Pipeline([STMerge(keep=10**9), AttnPrune(layer=readable[0], keep=10**9)]),
     ]
 
 
-def require_close(found: Tensor, wanted: Tensor, what: str) -> None:
+def require_close(found: Tensor, wanted: Tensor, what: str, tolerance: float = TOLERANCE) -> None:
     """Require equal tensors, to rounding."""
     require(found.shape == wanted.shape, f"{what} have shape {tuple(found.shape)}, not {tuple(wanted.shape)}")
     worst = float((found - wanted).abs().max()) / max(1.0, float(wanted.abs().max()))
-    require(worst < TOLERANCE, f"{what} differ by {worst:.1e} of the largest")
+    require(worst < tolerance, f"{what} differ by {worst:.1e} of the largest")
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,6 +27,9 @@ TOLERANCE = 1e-5
 def check_scorer(scorer: TokenScorer, *, max_examples: int = 20) -> list[str]:
     """Hold a scorer to every law of scorers that speaks about it; as :func:`check_merger`.
 
+    >>> check_scorer(tp.KeyNormScore(), max_examples=2)[0]
+    'it-is-a-scorer'
+
     Raises:
         LawBrokenError: a law does not hold; the message names it.
     """

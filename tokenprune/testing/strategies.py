@@ -26,7 +26,12 @@ _EXPONENTS = {
 
 
 def grids(max_frames: int = 6, max_height: int = 4, max_width: int = 4) -> st.SearchStrategy[Grid]:
-    """``(T, H, W)`` of a small video, one frame and one position among them."""
+    """``(T, H, W)`` of a small video, one frame and one position among them.
+
+    >>> from hypothesis import find
+    >>> find(grids(), lambda grid: grid[0] > 1)
+    (2, 1, 1)
+    """
     return st.tuples(st.integers(1, max_frames), st.integers(1, max_height), st.integers(1, max_width))
 
 
@@ -73,6 +78,10 @@ def visual_tokens(
 ) -> VisualTokens:
     """One video's tokens: ordinary or degenerate features, of ordinary, huge or tiny scale, in any dtype; all finite.
 
+    >>> from hypothesis import find
+    >>> len(find(visual_tokens(grid=st.just((3, 2, 2))), lambda tokens: True))
+    12
+
     Args:
         draw: given by hypothesis.
         grid: ``(T, H, W)``; default: :func:`grids`.
@@ -91,6 +100,10 @@ def visual_tokens(
 @st.composite
 def token_plans(draw: st.DrawFn, total: int | None = None) -> TokenPlan:
     """A lawful plan: keeps all, prunes, merges, or merges with weights.
+
+    >>> from hypothesis import find
+    >>> find(token_plans(total=4), lambda plan: plan.kept == 2).total
+    4
 
     Args:
         draw: given by hypothesis.
@@ -124,6 +137,10 @@ def operator_tokens(
 ) -> VisualTokens:
     """:func:`visual_tokens` with the signals that an operator needs: with ties, zeros and extremes among them.
 
+    >>> from hypothesis import find
+    >>> list(find(operator_tokens(needs=("relevance",)), lambda tokens: True).signals)
+    ['relevance']
+
     Args:
         draw: given by hypothesis.
         needs: names of signals.
@@ -154,7 +171,12 @@ def operator_tokens(
 
 
 def seen_by(view: AttentionView) -> VisualTokens:
-    """Tokens without features that carry this attention, for those who want scores alone."""
+    """Tokens without features that carry this attention, for those who want scores alone.
+
+    >>> view = AttentionView.of(torch.ones(2, 1, 4), torch.ones(1, 3, 4), torch.tensor([0, 1]))
+    >>> len(seen_by(view))
+    2
+    """
     count = len(view.visual_columns)
     features = view.valid_keys.new_zeros(count, 1, dtype=torch.float32)
     if count:
@@ -174,6 +196,10 @@ def attention_views(
 
     The layers before and after have other queries and keys, the one before hidden states as well.
     ``queries``, ``keys`` and ``values`` return the same tensors every time they are asked.
+
+    >>> from hypothesis import find
+    >>> find(attention_views(visual=3), lambda view: True).visual_columns.shape
+    torch.Size([3])
 
     Args:
         draw: given by hypothesis.

@@ -12,6 +12,9 @@ DEMO_SEED = 2_000_017_998
 def demo_clip() -> Path:
     """The clip named `demo`: 16 frames of the small world as an .mp4 file.
 
+    >>> demo_clip().name
+    'demo.mp4'
+
     Raises:
         FileNotFoundError: the package was installed without it.
     """

@@ -9,6 +9,9 @@ from pathlib import Path
 def shipped_checkpoint() -> Path:
     """Folder of the shipped checkpoint, for `from_pretrained` and `AutoProcessor`.
 
+    >>> (shipped_checkpoint() / "model.safetensors").is_file()
+    True
+
     Raises:
         FileNotFoundError: the package was installed without its weights.
     """

@@ -111,8 +111,8 @@ class Masking:
 
     def _cut(self, weights: Tensor, budget: Budget) -> None:
         """Score by the largest weight that any head gives in any text row after the clip; keep the best."""
-        visual = self.prompt.visual
-        scores = weights[:, :, visual.stop :, visual].amax(dim=(1, 2))
+        visual = self.prompt.columns
+        scores = weights[:, :, self.prompt.after :, visual].amax(dim=(1, 2))
         hidden = torch.zeros(self.prompt.ids.shape, dtype=torch.bool, device=scores.device)
         left = scores.shape[1]
         if self.hidden is not None:
@@ -120,5 +120,5 @@ class Masking:
             left = int((~self.hidden[0, visual]).sum())
         kept = scores.argsort(dim=1, descending=True, stable=True)[:, : budget.count(left)]
         hidden[:, visual] = True
-        hidden[:, visual] = hidden[:, visual].scatter(1, kept, False)
+        hidden.scatter_(1, visual[kept], False)
         self.hidden = hidden

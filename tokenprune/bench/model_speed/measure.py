@@ -21,9 +21,10 @@ from tokenprune.bench.speed.figures import Interleaved, Progress, Sample, interl
 from tokenprune.bench.speed.machine import describe_machine
 from tokenprune.bench.speed.request import SpeedRequest
 from tokenprune.bench.speed.result import SpeedResult, SpeedRow
-from tokenprune.errors import InvalidValueError
+from tokenprune.errors import InvalidValueError, UnsupportedModeError
+from tokenprune.hf.frontend.auto import AUTO
 from tokenprune.hf.frontend.family import Family, Parts
-from tokenprune.hf.frontend.loading import device_named, load
+from tokenprune.hf.frontend.loading import device_named, load, why_not
 from tokenprune.messages import shown
 
 VISION = "vision encoder"
@@ -37,7 +38,7 @@ def measure(family: Family, request: SpeedRequest, progress: Progress | None = N
     round, and its time is added to the answers of its round.
 
     Args:
-        family: whose models are measured.
+        family: whose models are measured, and whose clip is shown; a model of another is left to the adapters.
         request: what is to be measured.
         progress: told after each run; traces are not counted.
 
@@ -90,9 +91,15 @@ def _load(family: Family, request: SpeedRequest) -> _Loaded:
     if device.type not in ("cpu", "cuda"):
         raise InvalidValueError(f"speed is measured on cpu and cuda, got device {shown(str(device))}")
     if request.shape is not None:
-        parts = family.parts(build(request.shape, device, request.dtype, request.attn))
+        parts = AUTO.parts(build(request.shape, device, request.dtype, request.attn))
         return _Loaded(parts, video_processor(parts.model.config.vision_config), request.shape, True)
+    if request.model is not None and why_not(family, request.model) is not None:
+        family = AUTO
     made = load(family, request.model, str(device), request.dtype, request.attn)
+    if not hasattr(made.parts.tower, "spatial_merge_size"):
+        raise UnsupportedModeError(
+            f"speed is measured of models whose vision tower takes patches and grids, not {type(made.model).__name__}"
+        )
     name = "shipped" if request.model is None else request.model
     if Path(name).exists():  # an id stays whole, of a path only the end is anybody's business
         name = Path(name).resolve().name

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenprune.bench.model_speed.layout import LEAD, ClipLayout
 from tokenprune.bench.speed.content import scene_features
 from tokenprune.bench.speed.request import SpeedRequest
 from tokenprune.errors import InvalidValueError
 from tokenprune.hf.frontend.family import Parts
+from tokenprune.hf.frontend.features import VideoFeatures
 
-LEAD = 14
-"""Text tokens before the clip: as many as Qwen's template puts there."""
 SEED = 0
 
 
@@ -28,17 +27,17 @@ class SpeedPrompt:
     Args:
         ids: ``(B, L)``.
         grid_thw: ``(B, 3)`` patches of each clip in time, height and width.
-        features: ``(B * T*H*W, D)`` what the decoder is shown in place of the clips.
+        features: of all clips, ``(B * T*H*W, D)``: what the decoder is shown in place of them.
         little: pixels of one visual token, for a tower that has encoded before.
-        visual: columns of the visual tokens.
+        columns: ``(T*H*W,)`` columns of the visual tokens, the same in each row.
         placeholder: id of a visual token.
     """
 
     ids: Tensor
     grid_thw: Tensor
-    features: Tensor
+    features: VideoFeatures
     little: Tensor
-    visual: slice
+    columns: Tensor
     placeholder: int
 
     @property
@@ -54,14 +53,19 @@ class SpeedPrompt:
     @property
     def visual_tokens(self) -> int:
         """Visual tokens of a row."""
-        return self.visual.stop - self.visual.start
+        return len(self.columns)
+
+    @property
+    def after(self) -> int:
+        """Column of the first token after the clip's last visual token."""
+        return int(self.columns[-1]) + 1
 
     @property
     def types(self) -> Tensor:
         """``(B, L)`` modality of each token: 0 text, 2 video."""
         return 2 * (self.ids == self.placeholder).int()
 
-    def showing(self, features: Tensor) -> SpeedPrompt:
+    def showing(self, features: VideoFeatures) -> SpeedPrompt:
         """The same prompt with what the vision tower, or somebody in its place, made of the clips."""
         return replace(self, features=features)
 
@@ -85,13 +89,13 @@ class SpeedPrompt:
     def embeds(self, parts: Parts) -> Tensor:
         """``(B, L, D)`` what the decoder is handed."""
         embeds = parts.text.get_input_embeddings()(self.ids)
-        embeds[:, self.visual] = self.features.view(self.rows, self.visual_tokens, -1).to(embeds.dtype)
+        embeds[:, self.columns] = self.features.tokens.view(self.rows, self.visual_tokens, -1).to(embeds.dtype)
         return embeds
 
 
 def require_room(parts: Parts, request: SpeedRequest) -> None:
     """Raise :class:`InvalidValueError` for a prompt and an answer that are longer than the model can take."""
-    length = LEAD + 1 + math.prod(request.grid) + 1 + request.text
+    length = LEAD + ClipLayout.of(parts.model.config, request.grid).length + request.text
     limit = int(parts.text.config.max_position_embeddings)
     if length + request.new_tokens > limit:
         raise InvalidValueError(
@@ -111,23 +115,21 @@ def make_prompt(parts: Parts, request: SpeedRequest, pixels: Tensor) -> SpeedPro
     config: Any = parts.model.config
     device = parts.model.device
     steps, height, width = request.grid
-    count = math.prod(request.grid)
-    text = _text_ids(config, LEAD + request.text)
-    marks = text.new_tensor([config.vision_start_token_id, config.vision_end_token_id])
-    clip = text.new_full((count,), config.video_token_id)
-    row = torch.cat([text[:LEAD], marks[:1], clip, marks[1:], text[LEAD:]])
+    layout = ClipLayout.of(config, request.grid)
+    lead, times, rest = _text_ids(config, LEAD + layout.times + request.text).split([LEAD, layout.times, request.text])
+    row = torch.cat([lead, layout.ids(config, times), rest])
     merge = int(config.vision_config.spatial_merge_size)
     return SpeedPrompt(
         ids=row.expand(request.batch, -1).contiguous().to(device),
         grid_thw=torch.tensor([[steps, merge * height, merge * width]] * request.batch, device=device),
-        features=torch.empty(0, device=device),
+        features=VideoFeatures(torch.empty(0, device=device)),
         little=pixels[: merge**2].to(device),
-        visual=slice(LEAD + 1, LEAD + 1 + count),
+        columns=(row == config.video_token_id).nonzero().squeeze(1).to(device),
         placeholder=int(config.video_token_id),
     )
 
 
-def random_features(parts: Parts, request: SpeedRequest) -> Tensor:
+def random_features(parts: Parts, request: SpeedRequest) -> VideoFeatures:
     """Clips for a model with random weights, of the size of its token embeddings.
 
     What a random tower makes of pixels means nothing: all of it is alike, or none. So the decoder is shown scenes
@@ -146,7 +148,9 @@ def random_features(parts: Parts, request: SpeedRequest) -> Tensor:
         )
         for row in range(request.batch)
     ]
-    return torch.cat(clips).mul_(scale)
+    tokens = torch.cat(clips).mul_(scale)
+    layers = getattr(parts.model.config.vision_config, "deepstack_visual_indexes", ())
+    return VideoFeatures(tokens, tuple(tokens for _ in layers))
 
 
 def _text_ids(config: Any, count: int) -> Tensor:

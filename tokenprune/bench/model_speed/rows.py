@@ -79,7 +79,7 @@ def decoder_shape(bench: Bench) -> DecoderShape:
         hidden=config.hidden_size,
         heads=config.num_attention_heads,
         kv_heads=config.num_key_value_heads,
-        head_dim=config.hidden_size // config.num_attention_heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
         intermediate=config.intermediate_size,
     )
 

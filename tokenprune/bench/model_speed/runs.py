@@ -20,7 +20,7 @@ from tokenprune.bench.speed.memory import PeakMemory
 from tokenprune.bench.speed.result import Role
 from tokenprune.errors import UnsupportedModeError
 from tokenprune.hf.frontend.family import Parts
-from tokenprune.hf.frontend.features import encoded_before
+from tokenprune.hf.frontend.features import VideoFeatures, encoded_before
 from tokenprune.pipeline import Pipeline
 
 T = TypeVar("T")
@@ -95,9 +95,10 @@ class Subject:
 
 
 @torch.no_grad()
-def encode_clips(parts: Parts, pixels: Tensor, grid_thw: Tensor) -> Tensor:
+def encode_clips(parts: Parts, pixels: Tensor, grid_thw: Tensor) -> VideoFeatures:
     """What the vision tower makes of all clips: ``(B * T*H*W, D)``."""
-    return parts.tower(pixels, grid_thw=grid_thw).pooler_output
+    output = parts.tower(pixels, grid_thw=grid_thw)
+    return VideoFeatures(output.pooler_output, tuple(getattr(output, "deepstack_features", None) or ()))
 
 
 def run_vision(bench: Bench) -> Sample:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tokenprune.bench.model_speed.qwen3_shapes import QWEN3_SHAPES, Qwen3Shape
 from tokenprune.errors import InvalidValueError, ModelLoadError
 from tokenprune.messages import not_one_of
 
 if TYPE_CHECKING:
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+    from transformers import PretrainedConfig, PreTrainedModel
 
 SEED = 0
 STD = 0.02
@@ -59,8 +60,51 @@ class Shape:
     tower: Tower = Tower()
     cpu_dtype: torch.dtype = torch.bfloat16
 
+    def config(self) -> PretrainedConfig:
+        """The library's configuration, with the control tokens of the released models."""
+        from transformers import Qwen2_5_VLConfig
 
-SHAPES: Mapping[str, Shape] = {
+        tower = self.tower
+        return Qwen2_5_VLConfig(
+            text_config={
+                "vocab_size": self.vocabulary,
+                "hidden_size": self.hidden,
+                "intermediate_size": self.intermediate,
+                "num_hidden_layers": self.layers,
+                "num_attention_heads": self.heads,
+                "num_key_value_heads": self.kv_heads,
+                "max_position_embeddings": 128000,
+                "rms_norm_eps": 1e-6,
+                "initializer_range": STD,
+                "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": list(self.sections)},
+                "bos_token_id": 151643,
+                "eos_token_id": 151645,
+                "pad_token_id": 151643,
+                "tie_word_embeddings": self.tied,
+            },
+            vision_config={
+                "depth": tower.depth,
+                "hidden_size": tower.hidden,
+                "intermediate_size": tower.intermediate,
+                "num_heads": tower.heads,
+                "patch_size": 14,
+                "spatial_merge_size": 2,
+                "temporal_patch_size": 2,
+                "window_size": 112,
+                "fullatt_block_indexes": list(tower.full),
+                "out_hidden_size": self.hidden,
+                "tokens_per_second": 2,
+                "initializer_range": STD,
+            },
+            image_token_id=151655,
+            video_token_id=151656,
+            vision_start_token_id=151652,
+            vision_end_token_id=151653,
+            tie_word_embeddings=self.tied,
+        )
+
+
+SHAPES: Mapping[str, Shape | Qwen3Shape] = {
     "qwen2.5-vl-3b": Shape(36, 2048, 16, 2, 11008, 151936, tied=True),
     "qwen2.5-vl-7b": Shape(28, 3584, 28, 4, 18944, 152064, tied=False),
     # Not a released model: the decoder of Qwen2.5-0.5B behind a small tower, a size that a CPU can measure.
@@ -76,64 +120,19 @@ SHAPES: Mapping[str, Shape] = {
         tower=Tower(depth=8, hidden=384, heads=6, intermediate=1024, full=(3, 7)),
         cpu_dtype=torch.float32,
     ),
+    **QWEN3_SHAPES,
 }
-"""Name -> shape; the first two are those of the released models."""
+"""Name -> shape; those whose names end in ``-like`` are not of released models."""
 
 
-def shape_named(name: str) -> Shape:
+def shape_named(name: str) -> Shape | Qwen3Shape:
     """The shape; raises :class:`InvalidValueError` for a name that there is not."""
     if name not in SHAPES:
         raise InvalidValueError(not_one_of("shape", SHAPES, name))
     return SHAPES[name]
 
 
-def config_of(shape: Shape) -> Qwen2_5_VLConfig:
-    """The library's configuration of this shape, with the control tokens of the released models."""
-    from transformers import Qwen2_5_VLConfig
-
-    tower = shape.tower
-    return Qwen2_5_VLConfig(
-        text_config={
-            "vocab_size": shape.vocabulary,
-            "hidden_size": shape.hidden,
-            "intermediate_size": shape.intermediate,
-            "num_hidden_layers": shape.layers,
-            "num_attention_heads": shape.heads,
-            "num_key_value_heads": shape.kv_heads,
-            "max_position_embeddings": 128000,
-            "rms_norm_eps": 1e-6,
-            "initializer_range": STD,
-            "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": list(shape.sections)},
-            "bos_token_id": 151643,
-            "eos_token_id": 151645,
-            "pad_token_id": 151643,
-            "tie_word_embeddings": shape.tied,
-        },
-        vision_config={
-            "depth": tower.depth,
-            "hidden_size": tower.hidden,
-            "intermediate_size": tower.intermediate,
-            "num_heads": tower.heads,
-            "patch_size": 14,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "window_size": 112,
-            "fullatt_block_indexes": list(tower.full),
-            "out_hidden_size": shape.hidden,
-            "tokens_per_second": 2,
-            "initializer_range": STD,
-        },
-        image_token_id=151655,
-        video_token_id=151656,
-        vision_start_token_id=151652,
-        vision_end_token_id=151653,
-        tie_word_embeddings=shape.tied,
-    )
-
-
-def build(
-    name: str, device: torch.device, dtype: str | None = None, attn: str | None = None
-) -> Qwen2_5_VLForConditionalGeneration:
+def build(name: str, device: torch.device, dtype: str | None = None, attn: str | None = None) -> PreTrainedModel:
     """A model of this shape with random weights, made where and in what it runs: there is no larger copy first.
 
     Args:
@@ -161,7 +160,7 @@ def build(
     try:
         with torch.random.fork_rng(_gpus(device)), torch.device(device):
             torch.manual_seed(SEED)
-            model = AutoModelForImageTextToText.from_config(config_of(shape), **options)
+            model = AutoModelForImageTextToText.from_config(shape.config(), **options)
     except Exception as error:  # what the library raises about backends, and torch about memory
         raise ModelLoadError(f"cannot build {name}: {first_line(error)}") from error
     return model.eval()

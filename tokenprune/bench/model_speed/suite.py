@@ -18,7 +18,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelSpeed:
-    """The :class:`tokenprune.bench.speed.request.SpeedBench` of a family."""
+    """The :class:`tokenprune.bench.speed.request.SpeedBench` of a family.
+
+    >>> from tokenprune_qwen25vl.family import QWEN25VL
+    >>> "qwen2.5-vl-7b" in ModelSpeed(QWEN25VL).shapes
+    True
+    """
 
     family: Family
 

@@ -30,9 +30,14 @@ from tokenprune.operators.flashvid import FlashVID
 from tokenprune.operators.floc import FLoC
 from tokenprune.operators.gleanvid import GleanVID
 from tokenprune.operators.holitom import HoliTom
+from tokenprune.operators.infinipot import InfiniPotV
+from tokenprune.operators.knorm import KNorm
+from tokenprune.operators.press import ScoredPress
 from tokenprune.operators.random import RandomSelect
+from tokenprune.operators.snapkv import SnapKV
 from tokenprune.operators.st_merge import STMerge
 from tokenprune.operators.tome import ToMe
+from tokenprune.operators.tova import TOVA
 from tokenprune.operators.ttf import TTF
 from tokenprune.operators.uniform import UniformSelect
 from tokenprune.operators.vcast import VCast
@@ -50,9 +55,12 @@ BUDGET = 0.25
 KEY_WIDTH = 80
 """Components of a key of Qwen2.5-VL's vision encoder."""
 
+PRESSES: tuple[type[ScoredPress], ...] = (SnapKV, KNorm, TOVA, InfiniPotV)
+
 METHODS: tuple[Any, ...] = (
     UniformSelect,
     RandomSelect,
+    AveragePool,
     Cover,
     EVS,
     VidCom2,
@@ -164,7 +172,8 @@ def subjects_of(clip: Clip, *, direct: bool) -> dict[str, Subject]:
     subjects[f"STMerge(keep_ratio={BUDGET}): plan"] = _merger(clip, STMerge(keep_ratio=BUDGET))
     for method in METHODS:
         subjects[f"{method.__name__}(keep_ratio={BUDGET}): plan"] = _merger(clip, method(keep_ratio=BUDGET))
-    subjects["AveragePool: plan"] = _merger(clip, AveragePool())
+    for press in PRESSES:
+        subjects[f"{press.__name__}(keep_ratio={BUDGET}): plan of one layer"] = _press(clip, press(keep_ratio=BUDGET))
     for name in SCORERS:
         subjects[f"scorer {name}"] = _scorer(clip, name)
     for select in ("global", "stratified"):
@@ -176,6 +185,21 @@ def _merger(clip: Clip, operator: TokenMerger) -> Subject:
     def ready() -> Run:
         tokens = clip.signalled_tokens(needs_of(operator))
         return lambda: operator.plan(tokens).anchors
+
+    return Subject(ready)
+
+
+def _press(clip: Clip, press: ScoredPress) -> Subject:
+    def ready() -> Run:
+        keys = clip.view.keys()  # a cache holds them as they are read
+        view = replace(clip.view, read_keys=lambda rotated: keys)
+        tokens = VisualTokens(clip.features, clip.grid, signals={"attention": view})
+
+        def run() -> Tensor:
+            plans = press.plan(tokens)
+            return plans.anchors if isinstance(plans, TokenPlan) else plans[0].anchors
+
+        return run
 
     return Subject(ready)
 

@@ -19,6 +19,9 @@ from tokenprune.pipeline import Pipeline
 class SpeedRequest:
     """What is to be measured.
 
+    >>> SpeedRequest({"default": tp.preset("default")}, shape="qwen2.5-vl-7b", rounds=3).batch
+    1
+
     Args:
         pipelines: name -> pipeline; each is measured beside the plain model.
         shape: name of a model shape, which is given random weights; None: a checkpoint.

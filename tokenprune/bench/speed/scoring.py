@@ -48,6 +48,7 @@ def random_view(
         return values.to(device, dtype)
 
     queries, keys = normal(shape.text_rows, shape.heads), normal(total, shape.kv_heads)
+    values = normal(total, shape.kv_heads).transpose(0, 1)
     places = torch.arange(total, device=device)
     rows = places[shape.text_before + visual :]
     cos, sin = _rotary(places, shape.head_dim, dtype)
@@ -67,6 +68,7 @@ def random_view(
         visual_columns=places[shape.text_before : shape.text_before + visual],
         valid_keys=torch.ones(total, dtype=torch.bool, device=device),
         scaling=shape.head_dim**-0.5,
+        read_values=lambda: values,
     )
 
 

@@ -29,6 +29,10 @@ BLIND = "blind"
 class WorldBenchmark:
     """Held-out questions about the small world, asked of a family's model (a
     :class:`tokenprune.bench.benchmark.Benchmark`).
+
+    >>> from tokenprune_qwen25vl.family import QWEN25VL
+    >>> WorldBenchmark(QWEN25VL).suites
+    ('table', 'sweep', 'ablation')
     """
 
     family: Family

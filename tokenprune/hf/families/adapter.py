@@ -55,7 +55,8 @@ class FamiliesAdapter:
         if reason is not None:
             return Declined(f"{rows[kind].name}: {reason}")
         layers: Any = head.get_submodule(rows[kind].text).get_submodule("layers")
-        return Accepted(depth=len(layers), yields=True)
+        readable = tuple(index for index, layer in enumerate(layers) if hasattr(layer, "self_attn"))
+        return Accepted(len(layers), yields=True, readable=None if len(readable) == len(layers) else readable)
 
     def boundaries(self, model: nn.Module, prompt: Prompt) -> Sequence[Sequence[VisualSpan]]:
         family, head = self._found(model)
@@ -87,11 +88,12 @@ class FamiliesAdapter:
         return self._found(model)[0]
 
     def _found(self, model: nn.Module) -> tuple[Family, Any]:
-        for family in self.families:
-            head = head_of(family, model)
-            if head is not None:
-                return family, head
-        raise UnsupportedModeError(f"{type(model).__name__} is no model of the table")
+        rows = {family.model_class: family for family in self.families}
+        found = head_of(model, rows)
+        if found is None:
+            raise UnsupportedModeError(f"{type(model).__name__} is no model of the table")
+        kind, head = found
+        return rows[kind], head
 
 
 def _missing(family: Family) -> str:

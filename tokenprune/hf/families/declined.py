@@ -8,7 +8,7 @@ from collections.abc import Mapping
 _SLIDING = "layers with a sliding window hold the last slots and mask by their distance, which shrinks with removal"
 _MASK = "its 4-D attention masks are made before the decoder is called, where no token has gone yet"
 _INDEXED = "attention over indexed keys stores more than keys and values of a token"
-_HYBRID = "linear-attention layers keep a state instead of tokens; they are not cut yet"
+_SLICES = "frames come in slices of native resolution, whose layout has not been tried"
 
 DECLINED: Mapping[str, str] = {
     "Gemma3ForConditionalGeneration": _MASK,
@@ -19,10 +19,8 @@ DECLINED: Mapping[str, str] = {
     "Exaone4_5_ForConditionalGeneration": _SLIDING,
     "MuseGlimmerForConditionalGeneration": _SLIDING,
     "MuseSparkForConditionalGeneration": _SLIDING,
-    "Qwen3_5ForConditionalGeneration": _HYBRID,
-    "Qwen3_5MoeForConditionalGeneration": _HYBRID,
-    "MiniCPMV4_6ForConditionalGeneration": _HYBRID,
-    "MiniCPMV4_7ForConditionalGeneration": _HYBRID,
+    "MiniCPMV4_6ForConditionalGeneration": _SLICES,
+    "MiniCPMV4_7ForConditionalGeneration": _SLICES,
     "Lfm3VlForConditionalGeneration": "convolution layers keep a state instead of tokens",
     "Qwen4ExpForConditionalGeneration": _INDEXED,
     "Glm5NextForConditionalGeneration": _INDEXED,

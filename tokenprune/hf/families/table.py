@@ -70,6 +70,22 @@ QWEN3_VL_MOE = replace(
     model_class="Qwen3VLMoeForConditionalGeneration",
     known=_ids("30B-A3B", "235B-A22B", of="Qwen/Qwen3-VL-{}-Instruct"),
 )
+QWEN3_5 = replace(
+    QWEN3_VL,
+    name="qwen3_5",
+    model_type="qwen3_5",
+    model_class="Qwen3_5ForConditionalGeneration",
+    carried=(),
+    note="linear-attention layers run on the tokens that are there; only the other layers are read and cut",
+    known=_ids("0.8B", "2B", "4B", "9B", "27B", of="Qwen/Qwen3.5-{}"),
+)
+QWEN3_5_MOE = replace(
+    QWEN3_5,
+    name="qwen3_5_moe",
+    model_type="qwen3_5_moe",
+    model_class="Qwen3_5MoeForConditionalGeneration",
+    known=_ids("35B-A3B", "122B-A10B", "397B-A17B", of="Qwen/Qwen3.5-{}"),
+)
 COSMOS3_EDGE = replace(
     QWEN3_VL,
     name="cosmos3_edge",
@@ -174,6 +190,8 @@ FAMILIES = (
     QWEN2_VL,
     QWEN3_VL,
     QWEN3_VL_MOE,
+    QWEN3_5,
+    QWEN3_5_MOE,
     COSMOS3_EDGE,
     GLM4V,
     GLM4V_MOE,

@@ -33,6 +33,10 @@ def answer(
 
     The device is waited for at the borders of the vision tower and at every token, so that the times are true.
 
+    >>> from tokenprune_qwen25vl.family import QWEN25VL
+    >>> answer(Loaded(model, processor, QWEN25VL.parts(model)), inputs, max_new_tokens=2).text
+    'left'
+
     Args:
         loaded: the model, and its processor for turning tokens into text.
         inputs: of one prompt, from :func:`tokenprune.hf.frontend.chat.model_inputs`; moved to the model's device.

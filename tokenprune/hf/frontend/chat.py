@@ -18,6 +18,10 @@ from tokenprune.hf.frontend.video import ProcessorFit, VideoClip, video_metadata
 class Conversation:
     """One prompt: clips and a first question about them, and what was said since.
 
+    >>> said = Conversation("And then?", (), earlier=(("What moves?", "A circle."),)).messages()
+    >>> [message["role"] for message in said]
+    ['user', 'assistant', 'user']
+
     Args:
         question: what is asked now.
         clips: shown before the first question.
@@ -55,6 +59,10 @@ def model_inputs(
     Returns ``input_ids`` and ``attention_mask`` ``(B, L)``, and what else the processor makes: with Qwen's
     ``mm_token_type_ids`` ``(B, L)`` and, where there are videos, ``pixel_values_videos``, ``video_grid_thw`` and
     ``second_per_grid_ts`` over all videos in order.
+
+    >>> asked = [Conversation("What is a video?", ()), Conversation("Why?", ())]
+    >>> len(model_inputs(processor, asked)["input_ids"])
+    2
 
     Args:
         processor: the checkpoint's own; its pixels a frame and visual tokens a video apply, and frames are capped the

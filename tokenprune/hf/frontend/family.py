@@ -17,6 +17,11 @@ from tokenprune.hf.encoder import VisionEncoder
 class Parts:
     """A model's parts; classes of the library, whose stubs hide what is needed of them.
 
+    >>> from tokenprune_qwen25vl.family import QWEN25VL
+    >>> parts = QWEN25VL.parts(model)
+    >>> parts.model is model, len(parts.text.layers)
+    (True, 8)
+
     Args:
         model: the model with the language head.
         prompt: the module that joins vision and text.
@@ -74,7 +79,12 @@ class Family(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Loaded:
-    """A model with its processor, ready to be asked."""
+    """A model with its processor, ready to be asked.
+
+    >>> from tokenprune_qwen25vl.family import QWEN25VL
+    >>> Loaded(model, processor, QWEN25VL.parts(model)).parts.model is model
+    True
+    """
 
     model: Any
     processor: Any

@@ -46,6 +46,10 @@ def can_encode_once(parts: Parts, inputs: Mapping[str, Tensor]) -> bool:
 def encode_video(parts: Parts, inputs: Mapping[str, Tensor], needs: Sequence[str] = OF_THE_ENCODER) -> VideoFeatures:
     """What the vision tower makes of the first clip of ``inputs``.
 
+    >>> features = encode_video(loaded.parts, inputs)  # doctest: +SKIP
+    >>> features.tokens.shape  # doctest: +SKIP
+    torch.Size([288, 256])
+
     Args:
         parts: the model whose tower runs.
         inputs: as :func:`tokenprune.hf.frontend.chat.model_inputs` makes them, where :func:`can_encode_once`.
@@ -70,7 +74,12 @@ def encode_video(parts: Parts, inputs: Mapping[str, Tensor], needs: Sequence[str
 
 
 def encode(parts: Parts, inputs: Mapping[str, Tensor], needs: Sequence[str] = OF_THE_ENCODER) -> Tensor:
-    """The tokens alone of :func:`encode_video`, ``(N, D)``, for towers that give out nothing beside."""
+    """The tokens alone of :func:`encode_video`, ``(N, D)``, for towers that give out nothing beside.
+
+    >>> from tokenprune_qwen25vl.family import QWEN25VL
+    >>> encode(QWEN25VL.parts(model), inputs).shape[0]
+    288
+    """
     return encode_video(parts, inputs, needs).tokens
 
 
@@ -80,6 +89,12 @@ def encoded_before(tower: nn.Module, features: Tensor | VideoFeatures) -> Genera
 
     Only later releases of the library take features that were computed before; this works alike in all of them. The
     tower itself runs on a single visual token, for form: hand ``generate`` the pixels of :func:`few_pixels`.
+
+    >>> from tokenprune_qwen25vl.family import QWEN25VL
+    >>> parts = QWEN25VL.parts(model)
+    >>> features, few = encode(parts, inputs), few_pixels(parts.tower, inputs["pixel_values_videos"])
+    >>> with encoded_before(parts.tower, features):
+    ...     ids = model.generate(**{**inputs, "pixel_values_videos": few}, max_new_tokens=2)
     """
     given = features if isinstance(features, VideoFeatures) else VideoFeatures(features)
     side = int(getattr(tower, "spatial_merge_size"))  # noqa: B009 (nn.Module types its attributes as modules)

@@ -28,6 +28,10 @@ def load(
 ) -> Loaded:
     """Load a checkpoint of a family for inference.
 
+    >>> from tokenprune_qwen25vl.family import QWEN25VL
+    >>> load(QWEN25VL, device="cpu").model.config.model_type
+    'qwen2_5_vl'
+
     Args:
         family: what it must be.
         model_path: a directory, or an ``owner/name`` id that the Hugging Face library resolves; None is the small

@@ -15,6 +15,9 @@ from tokenprune.messages import shown
 class Sampling:
     """Greedy where nothing is given; otherwise tokens are drawn (seed them with ``torch.manual_seed``).
 
+    >>> Sampling(temperature=0.7, top_k=20)
+    Sampling(temperature=0.7, top_p=None, top_k=20)
+
     Args:
         temperature: above 0; None is 1, or greedy where all three are None.
         top_p: draw from the smallest set of tokens with this probability, in (0, 1]; None is all.

@@ -125,7 +125,12 @@ def _ours(prepared: object) -> Prepared:
 
 @dataclass(frozen=True)
 class FamilyRunner:
-    """The :class:`tokenprune.bench.runner.VideoRunner` of a family."""
+    """The :class:`tokenprune.bench.runner.VideoRunner` of a family.
+
+    >>> from tokenprune_qwen25vl.family import QWEN25VL
+    >>> FamilyRunner(QWEN25VL).demo().name
+    'demo.mp4'
+    """
 
     family: Family
 

@@ -57,6 +57,9 @@ class Damage:
 class VideoClip:
     """Sampled frames of one video.
 
+    >>> VideoClip(np.zeros((4, 8, 8, 3), np.uint8), indices=(0, 2, 4, 6), total_frames=8, fps=4.0).times
+    (0.0, 0.5, 1.0, 1.5)
+
     Args:
         frames: ``(N, H, W, 3)`` uint8, RGB, upright.
         indices: which frames of the video these are, in order; one that is shown for long may come several times.
