@@ -138,13 +138,19 @@ class ProjectionReader:
             rotary: ``(cos, sin)``, each ``(1, L, head_dim)``.
         """
         self._rows, self._rotary = [rows], rotary
-        queries = self._projected("q_proj", self.query, normed[:, rows.to(normed.device)])
+        config = getattr(self.attention, "config", None)
+        heads = int(getattr(config, "num_attention_heads", -1))
+        queries = self._projected("q_proj", self.query, normed[:, rows.to(normed.device)], heads)
         self._queries, self._keys = [queries[0]], self._projected("k_proj", self.key, normed)
 
-    def _projected(self, name: str, last: nn.Module, x: Tensor) -> Tensor:
-        """``(1, n, heads, head_dim)``; where ``last`` is no projection, it norms the heads that one puts out."""
+    def _projected(self, name: str, last: nn.Module, x: Tensor, count: int = -1) -> Tensor:
+        """``(1, n, heads, head_dim)``; where ``last`` is no projection, it norms the heads that one puts out.
+
+        ``count`` heads may be wider than ``head_dim``: what stands behind their queries are gates.
+        """
         linear = self.attention.get_submodule(name)
-        heads = linear(x).unflatten(-1, (-1, self.head_dim))
+        out = linear(x)
+        heads = out.unflatten(-1, (-1, self.head_dim) if count < 0 else (count, -1))[..., : self.head_dim]
         return heads if last is linear else last(heads)
 
     def _see_rotary(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
