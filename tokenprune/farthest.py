@@ -124,6 +124,12 @@ class SquaredDistances:
         products = torch.bmm(self._points, chosen[:, :, None]).squeeze(2)
         return (self._norms + self._norms[self._group, picks][:, None] - 2 * products).clamp_(min=0)
 
+    def products(self) -> Tensor | None:
+        """``(B, n, n)`` of all points with each other, where there is a table of their distances."""
+        if not self._is_small:
+            return None
+        return (self._norms[:, :, None] + self._norms[:, None, :] - self._table) / 2
+
     def nearest(self, anchors: Tensor) -> tuple[Tensor, Tensor]:
         """Of one group: for each point the place of the nearest of ``anchors`` ``(K,)``, and its squared distance."""
         points, chosen = self._points[0], self._points[0, anchors].T.contiguous()

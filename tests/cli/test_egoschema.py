@@ -98,7 +98,7 @@ def failed(outcome: Any, code: int, *said: str) -> None:
 
 
 def test_predictions_counts_and_accuracy(run: Run, said: list[str]) -> None:
-    outcome = run("--answers", "answers.json")
+    outcome = run("--answers", "answers.json", "--preset", "default")
     data = result_of(outcome)
     assert said == [UIDS[0], UIDS[1], UIDS[2], UIDS[5]]
     predictions = {entry["q_uid"]: entry["prediction"] for entry in data["entries"]}

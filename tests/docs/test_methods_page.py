@@ -31,6 +31,14 @@ def test_a_section_says_shows_and_uses_its_method(name: str) -> None:
     assert name in {row.name for row in tp.methods()}
 
 
+def test_every_published_method_has_its_picture() -> None:
+    ours = [row for row in tp.methods() if row.cls.__module__.startswith("tokenprune.operators.")]
+    published = [row.name for row in ours if not row.variant and row.paper != "a baseline"]
+    assert [name for name in published if f"](pictures/methods/{name}.webp)" not in PAGE] == []
+    shown = re.findall(r"\]\((pictures/methods/\w+\.webp)\)", PAGE)
+    assert [picture for picture in shown if not (DOCS / picture).exists()] == []
+
+
 def test_the_pictures_are_small() -> None:
     sizes = {path.stem: path.stat().st_size for path in (DOCS / "pictures/methods").iterdir()}
     assert sum(sizes.values()) < 300_000

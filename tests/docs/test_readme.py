@@ -18,13 +18,13 @@ from tokenprune_qwen25vl.checkpoint import shipped_checkpoint
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LIBRARY, FACADE, PIPELINE = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-MODEL, VIDEO = '"Qwen/Qwen2.5-VL-7B-Instruct"', '"video.mp4"'
+LIBRARY, PRUNER, FACADE, PIPELINE = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+MODEL, QWEN3, VIDEO = '"Qwen/Qwen2.5-VL-7B-Instruct"', '"Qwen/Qwen3-VL-8B-Instruct"', '"video.mp4"'
 
 
 def executed(block: str) -> dict[str, Any]:
     """What a block has defined when it is through."""
-    for name, ours in ((MODEL, shipped_checkpoint()), (VIDEO, demo_clip())):
+    for name, ours in ((MODEL, shipped_checkpoint()), (QWEN3, shipped_checkpoint()), (VIDEO, demo_clip())):
         block = block.replace(name, repr(str(ours)))
     names: dict[str, Any] = {"__name__": "__readme__"}
     exec(compile(block, "README.md", "exec", dont_inherit=True), names)  # noqa: S102
@@ -47,6 +47,13 @@ def test_the_model_cards_own_way(capsys: pytest.CaptureFixture[str]) -> None:
     assert 0 < report.visual_retained[0] < 1
     assert capsys.readouterr().out.strip().endswith(str(report.visual_retained))
     assert names["ids"].shape[1] > names["inputs"].input_ids.shape[1]
+
+
+def test_any_model(capsys: pytest.CaptureFixture[str]) -> None:
+    answer = executed(PRUNER)["answer"]
+    assert answer.visual_tokens == 288
+    assert answer.visual_retained == 44 / 288  # 15 %, rounded up
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_our_own_way(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 
 import tokenprune as tp
 from tokenprune.hf.families import adapter as adapters
+from tokenprune.hf.families import find
 from tokenprune.hf.families.adapter import FamiliesAdapter
 from tokenprune.hf.families.declined import DECLINED
 from tokenprune.hf.families.table import FAMILIES
@@ -68,6 +69,16 @@ def test_a_model_in_a_wrapper_is_found(case: Tiny) -> None:
     assert parts.model is wrapper[1]
     assert "inputs_embeds" in inspect.signature(type(parts.text).forward).parameters
     assert parts.tower is not parts.text
+
+
+def test_the_model_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prefill asks several times, and a walk over the modules of a large model is slow."""
+    model, adapter = tiny_model(BY_NAME["video_llama_3"]), FamiliesAdapter()
+    adapter.family_of(model)
+    monkeypatch.setattr(find, "heads_in", lambda *args: pytest.fail("the modules are walked again"))
+    assert adapter.family_of(model).name == "video_llama_3"
+    adapter.attention(model, 1)
+    adapter.port(model)
 
 
 def test_none_and_two_models_are_declined() -> None:

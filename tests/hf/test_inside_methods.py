@@ -89,14 +89,16 @@ class MixedRow(MassRow):
         return mixed
 
 
-def replayed(model: Any, whole: Prompt, plans: list[Decided], left_out: bool = False) -> Oracle:
-    """The full-length model in which these plans were carried out; each row with videos was asked at each layer."""
+def replayed(
+    model: Any, whole: Prompt, plans: list[Decided], left_out: bool = False, modalities: tuple[str, ...] = ("video",)
+) -> Oracle:
+    """The full-length model in which these plans were carried out; each row that has tokens was asked at each layer."""
     rows = [MixedRow(**vars(row)) for row in mass_oracle(model, whole, NoCut(mass=False)).rows]  # type: ignore[arg-type]
     layers = sorted({decided.layer for decided in plans})
     for layer in layers if not left_out else []:
         mine = iter([decided.plan for decided in plans if decided.layer == layer])
         for row in rows:
-            left = [p for p in range(len(row.kind)) if row.kind[p] == "video" and p not in row.removed]
+            left = [p for p in range(len(row.kind)) if row.kind[p] in modalities and p not in row.removed]
             if not left:
                 continue
             plan, places = next(mine), torch.tensor(left)
@@ -128,6 +130,25 @@ def test_removal_is_masking(method: Any, rows: list[Any], monkeypatch: pytest.Mo
     assert distance(out.logits, replayed(model, whole, plans, left_out=True), given.length - 1) > 0.01
 
 
+IMAGES = [
+    tp.HoliTomInner(layer=1, keep_ratio=0.5, modalities=("video", "image")),
+    tp.FrameFusion(keep_ratio=0.4, modalities=("video", "image")),
+    tp.STTM(keep=9, modalities=("video", "image")),
+    tp.PyramidDrop(modalities=("video", "image")),
+]
+
+
+@pytest.mark.parametrize("method", IMAGES, ids=lambda method: type(method).__name__)
+def test_images_and_videos_of_a_row_share_its_budget(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, given = shared_model(), prompt([[2, image(3, 3), 1, Clip(2, 2, 2), 3, Clip(2, 1, 3), 4]])
+    with recorded(monkeypatch) as plans, tp.attach(model, method) as session:
+        out = generate(model, given)
+    truth = replayed(model, given.answered(out.sequences[:, given.length :]), plans, modalities=method.modalities)
+    agrees(out.logits, truth, given.length - 1)
+    reports(session, truth, given.length, cache_of(out))
+    assert session.report.stages[-1]["visual_after"] == [method.budget(9 + 8 + 6)]
+
+
 @pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
 def test_a_file_holds_it(method: Any) -> None:
     pipeline = tp.Pipeline([method])
@@ -156,3 +177,29 @@ def test_pyramiddrop_ranks_by_the_attention_of_the_next_layer() -> None:
     with tp.attach(model, tp.PyramidDrop(ratios=(0.5,), layers=(0,))) as session:
         generate(model, given)
     assert torch.equal(session.report.spans[0][0].plan.anchors, best)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+def test_with_mass_they_rank_by_attention_per_original_token(layer: int) -> None:
+    """FastV at its own layer, PyramidDrop at the one before: the bias is in the softmax, its mass divided out."""
+    model, given, merge = shared_model("eager"), prompt(PROMPTS["one row"]), tp.ToMe(keep=9)
+    method = tp.FastV(layer=1, keep=4) if layer == 1 else tp.PyramidDrop(ratios=(0.4,), layers=(0,))
+    with tp.attach(model, tp.Pipeline([merge], mass="sizes")) as session, torch.no_grad():
+        weights = model(**given.inputs(), output_attentions=True).attentions[1][0, :, -1, 4:13]
+    sizes = session.report.spans[0][0].plan.sum(torch.ones(24))
+    assert int(sizes.max()) > 1
+    best = (weights.mean(0) / sizes).topk(4).indices.sort().values
+    with tp.attach(model, tp.Pipeline([merge, method], mass="sizes")) as session:
+        generate(model, given)
+    assert torch.equal(session.report.spans[0][0].steps[1].plan.anchors, best)
+
+
+def test_a_merge_at_a_layer_hands_on_its_mass() -> None:
+    model, given = shared_model(), prompt(PROMPTS["ragged"])
+    with tp.attach(model, tp.Pipeline([tp.HoliTomInner(layer=1, keep=5)], mass="sizes")) as session:
+        out = generate(model, given)
+    kept = [len(columns) for columns in session.report.kept]
+    for layer in cache_of(out).layers:
+        valid = layer.slot_valid()
+        real = (layer.slot_mass() * valid).sum(dim=1) - 3  # the answers that have been read since
+        assert real.tolist() == [kept[0] - 5 + 28, kept[1] - 5 + 18, kept[2]]

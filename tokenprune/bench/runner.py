@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from torch import nn
+from torch import Tensor, nn
 
 from tokenprune.answers import Answer, ClipQuestion, DamageLike
 from tokenprune.pipeline import Pipeline
@@ -55,6 +55,27 @@ class VideoModel(Protocol):
 
     def encoded(self, prepared: PreparedQuestion) -> PreparedQuestion:
         """The same question with the vision tower's work done, for answers that are not to repeat it."""
+        ...
+
+    def windows(
+        self, question: ClipQuestion, questions: Sequence[str], count: int
+    ) -> Sequence[Sequence[PreparedQuestion]]:
+        """A video in ``count`` parts of equally many frames, one after the other, each encoded once.
+
+        Args:
+            question: how the video is read; ``frames`` of it are those of one part.
+            questions: asked about each part instead of its own.
+            count: parts, at least 1.
+
+        Returns:
+            For each part its questions, ready to be answered.
+        """
+        ...
+
+    def watched(
+        self, prepared: PreparedQuestion, pipeline: Pipeline | None, max_new_tokens: int
+    ) -> tuple[Answer, Tensor]:
+        """As :meth:`answer`, and the first new token's log probabilities ``(V,)``, fp64, on the CPU."""
         ...
 
     def answer(self, prepared: PreparedQuestion, pipeline: Pipeline | None, max_new_tokens: int) -> Answer:

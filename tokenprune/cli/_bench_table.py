@@ -38,8 +38,8 @@ LEGEND = (
     "rows of the batch together. first token: vision encoder and everything up to it. Ceiling: the speed-up of an LLM "
     "prefill that takes no time.",
     "lower bound: the plain layers at the pipeline's lengths, without any operator. eager baseline: eager attention "
-    "whose weights are put out, then masking. "
-    "FLOP: by formula, of the decoder layers. KV cache: measured; a formula's value is marked.",
+    "whose weights are put out, then masking. FLOP: by formula, of the decoder layers. KV cache: measured; a formula's "
+    "value is marked.",
 )
 
 

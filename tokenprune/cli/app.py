@@ -9,6 +9,7 @@ import typer
 
 from tokenprune.cli._command import command
 from tokenprune.cli._one_line import OneLineErrors
+from tokenprune.cli.agree import agree
 from tokenprune.cli.bench import bench
 from tokenprune.cli.bench_operators import bench_operators
 from tokenprune.cli.egoschema import egoschema
@@ -49,6 +50,6 @@ def options(
 
 for body in (run, show, sweep, bench, bench_operators, methods, plugins):
     app.command()(command(body))
-for benchmark in (world, egoschema):
+for benchmark in (world, egoschema, agree):
     evaluate.command()(command(benchmark))
 app.add_typer(evaluate)

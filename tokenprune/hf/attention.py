@@ -136,22 +136,29 @@ class ProjectionReader:
             normed: what its attention module would be given.
             rows: ``(R,)`` places of the text rows.
             rotary: ``(cos, sin)``, each ``(1, L, head_dim)``.
+
+        Raises:
+            UnsupportedModeError: the projection of the queries puts out what is not known.
         """
         self._rows, self._rotary = [rows], rotary
-        config = getattr(self.attention, "config", None)
-        heads = int(getattr(config, "num_attention_heads", -1))
-        queries = self._projected("q_proj", self.query, normed[:, rows.to(normed.device)], heads)
-        self._queries, self._keys = [queries[0]], self._projected("k_proj", self.key, normed)
+        keys = self._heads("k_proj", normed)
+        queries = self._heads("q_proj", normed[:, rows.to(normed.device)])
+        wanted = keys.shape[2] * int(getattr(self.attention, "num_key_value_groups", 1))
+        if queries.shape[2] == 2 * wanted:  # each head's query is followed by a gate
+            queries = queries.unflatten(2, (wanted, 2))[:, :, :, 0]
+        if queries.shape[2] != wanted:
+            kind = type(self.attention).__name__
+            raise UnsupportedModeError(f"{kind} projects {queries.shape[2]} heads of queries, not {wanted}")
+        self._queries = [self._normed("q_proj", self.query, queries)[0]]
+        self._keys = self._normed("k_proj", self.key, keys)
 
-    def _projected(self, name: str, last: nn.Module, x: Tensor, count: int = -1) -> Tensor:
-        """``(1, n, heads, head_dim)``; where ``last`` is no projection, it norms the heads that one puts out.
+    def _heads(self, name: str, x: Tensor) -> Tensor:
+        """``(1, n, heads, head_dim)`` what a projection puts out."""
+        return self.attention.get_submodule(name)(x).unflatten(-1, (-1, self.head_dim))
 
-        ``count`` heads may be wider than ``head_dim``: what stands behind their queries are gates.
-        """
-        linear = self.attention.get_submodule(name)
-        out = linear(x)
-        heads = out.unflatten(-1, (-1, self.head_dim) if count < 0 else (count, -1))[..., : self.head_dim]
-        return heads if last is linear else last(heads)
+    def _normed(self, name: str, last: nn.Module, heads: Tensor) -> Tensor:
+        """Where ``last`` is no projection, it norms the heads that one puts out."""
+        return heads if last is self.attention.get_submodule(name) else last(heads)
 
     def _see_rotary(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._rotary = kwargs["position_embeddings"]

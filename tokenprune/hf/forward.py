@@ -207,17 +207,11 @@ class PrefillForward:
         return args, changed
 
     def _reading(self, stage: Stage, layer: int, cuts: Mapping[int, Stage]) -> StageReading:
-        alone = layer - 1 not in cuts
-        return StageReading(
-            stage,
-            layer,
-            self.layers,
-            self.state,
-            self.active.reader,
-            lambda: self.handle,
-            alone,
-            self.active.adapter.can_read,
-        )
+        def added(hidden: Tensor) -> Tensor:
+            return self.cargo.add(hidden, layer) if layer < len(self.cargo.additions) else hidden
+
+        reader, alone, can_read = self.active.reader, layer - 1 not in cuts, self.active.adapter.can_read
+        return StageReading(stage, layer, self.layers, self.state, reader, lambda: self.handle, added, alone, can_read)
 
     def asked_rows(self, stage: Stage) -> list[Tensor]:
         """The text rows of each prompt row, none of those about which the operator will not be asked."""

@@ -35,6 +35,7 @@ class StageReading:
         state: the prefill's tokens.
         reader: makes a reader of one layer's attention.
         handle: the cache, where there is one that can be cut.
+        entering_next: what a layer puts out -> what the next is given, with what the decoder adds in between.
         alone_before: whether no other operator acts after the layer before, which ran on the same tokens then.
         can_read: whether a layer has attention to be read.
     """
@@ -45,6 +46,7 @@ class StageReading:
     state: TokenState
     reader: Callable[[int], AttentionReader]
     handle: Callable[[], PrunableHandle | None]
+    entering_next: Callable[[Tensor], Tensor]
     alone_before: bool = True
     can_read: Callable[[int], bool] = lambda layer: True
     _readers: dict[int, AttentionReader] = field(default_factory=dict[int, AttentionReader])
@@ -104,7 +106,7 @@ class StageReading:
         if self._rotary is None:
             _refuse(name, ATTENTION_NEXT)
         ahead = ahead_of(self.layers[index], self.reader(index), name)
-        ahead.look(hidden[row], self.state.text_rows[row], row, self._rotary)
+        ahead.look(self.entering_next(hidden)[row], self.state.text_rows[row], row, self._rotary)
         return self._of_layer(1, ahead.reader, row, places, None, at=0)
 
     def _of_layer(

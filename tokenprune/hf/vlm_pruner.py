@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 class PrunedAnswer:
     """One answer, and what became of the visual tokens.
 
+    >>> PrunedAnswer("left", (3,), row=0, report=None).text
+    'left'
+
     Args:
         text: the answer.
         token_ids: of the answer, padding included where others of its batch are longer.

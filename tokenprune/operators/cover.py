@@ -13,9 +13,8 @@ from torch import Tensor
 
 from tokenprune.about import About
 from tokenprune.budget import Budget, as_fraction
-from tokenprune.farthest import SquaredDistances
 from tokenprune.operator import check_modalities
-from tokenprune.operators.cover_order import Picked, compared, farthest
+from tokenprune.operators.cover_order import Compared, Picked, farthest
 from tokenprune.plan import TokenPlan
 from tokenprune.points import Points, undisturbed
 from tokenprune.tokens import VisualTokens
@@ -106,9 +105,8 @@ def first_picks(tokens: VisualTokens, features: Tensor, count: int) -> Tensor:
     if count == 0:
         return torch.zeros(0, dtype=torch.int64, device=features.device)
     with undisturbed(features.device):
-        x = compared(Points(features))
         share = as_fraction("outliers", Cover.outliers, low_open=False)
-        return farthest(x, SquaredDistances(x[None]), _frames(tokens), count, share).order.to(features.device)
+        return farthest(Compared(Points(features)), _frames(tokens), count, share).order.to(features.device)
 
 
 def _frames(tokens: VisualTokens) -> int:
@@ -117,15 +115,14 @@ def _frames(tokens: VisualTokens) -> int:
 
 def _decide(points: Points, frames: int, kept: int, count: int, share: Fraction) -> tuple[Tensor, Tensor, Tensor]:
     """``(kept,)`` anchors, ``(N,)`` places, ``(N,)`` fp64 scores; ``count`` of the anchors are farthest points."""
-    x = compared(points)
-    whole = SquaredDistances(x[None])
-    picked = farthest(x, whole, frames, count, share) if count else None
+    compared = Compared(points)
+    picked = farthest(compared, frames, count, share) if count else None
     chosen = torch.zeros(0, dtype=torch.int64, device=points.device) if picked is None else picked.order
     anchors = torch.cat([chosen, _spread(points.count, chosen, kept - count)]).sort().values
-    assign, scores = whole.nearest(anchors)
+    assign, scores = compared.distances.nearest(anchors)
     assign[anchors] = torch.arange(kept, device=anchors.device)
     scores = scores.double()
-    return anchors, assign, scores if picked is None else _in_order(scores, picked, whole.slack)
+    return anchors, assign, scores if picked is None else _in_order(scores, picked, compared.distances.slack)
 
 
 def _in_order(scores: Tensor, picked: Picked, slack: float) -> Tensor:

@@ -19,8 +19,10 @@ from tokenprune.points import Points
 
 BLOCK = 1024
 """Up to so many tokens the definition is followed to the letter; above, blocks hold about so many."""
-SIDE = 96
+SIDE = 128
 """Components of what larger videos are projected to."""
+NEAR = 64
+"""So many of these are enough for distances; outliers are told by all."""
 FOLDED = 512
 """And of what is left of many components before that."""
 FEWEST = 16
@@ -55,36 +57,65 @@ class Blocks:
     Args:
         places: ``(B, n)`` int64, which tokens; in padding some other.
         padding: ``(B, n)`` bool.
+        is_even: whether there is no padding.
     """
 
     places: Tensor
     padding: Tensor
+    is_even: bool
 
     @classmethod
     def of(cls, total: int, frames: int, count: int, device: torch.device) -> Blocks:
         """``count`` blocks, at most as many as there are frames."""
         edges = [frames * block // count * (total // frames) for block in range(count + 1)]
-        longest = max(stop - start for start, stop in itertools.pairwise(edges))
+        sizes = {stop - start for start, stop in itertools.pairwise(edges)}
+        longest = max(sizes)
         places = torch.arange(longest, device=device) + torch.tensor(edges[:-1], device=device)[:, None]
         padding = places >= torch.tensor(edges[1:], device=device)[:, None]
-        return cls(places.clamp(max=total - 1), padding)
+        return cls(places.clamp(max=total - 1), padding, len(sizes) == 1)
 
     def take(self, x: Tensor) -> Tensor:
         """``(N, ...) -> (B, n, ...)``, zero in padding."""
+        if self.is_even:
+            return x.reshape(*self.padding.shape, *x.shape[1:])
         taken = x[self.places]
         return taken.masked_fill(self.padding.view(*self.padding.shape, *[1] * (x.ndim - 1)), 0)
 
 
-def compared(points: Points) -> Tensor:
-    """``(N, d)`` what distances are taken of, without the mean."""
-    found = points.read(slice(None)).double() if points.count <= BLOCK else _projected(points)
-    return found - found.mean(dim=0)
+class Compared:
+    """What the tokens of a video are compared by.
+
+    Attributes:
+        all: ``(N, d)`` features without the mean, projected where there are many tokens.
+        near: ``(N, d)`` what distances are taken of.
+        distances: over all of them.
+    """
+
+    def __init__(self, points: Points) -> None:
+        few = points.count <= BLOCK
+        found = points.read(slice(None)).double() if few else _projected(points)
+        self.all = found - found.mean(dim=0)
+        is_projected = not few and points.dim > SIDE
+        self.near = self.all[:, :NEAR] * math.sqrt(SIDE / NEAR) if is_projected else self.all
+        self.distances = SquaredDistances(self.near[None])
+
+    def outliers(self, frames: int) -> Tensor:
+        """``(N,)`` bool, each told among the tokens of some frames."""
+        total, dim = self.all.shape
+        blocks = Blocks.of(total, frames, max(1, min(frames, total // max(AMONG, 2 * dim))), self.all.device)
+        alone = len(blocks.places) == 1
+        products = self.distances.products() if alone and total <= dim and self.near is self.all else None
+        found = outliers(blocks.take(self.all), None if blocks.is_even else ~blocks.padding, products)
+        marked = torch.zeros(total + 1, dtype=torch.bool, device=found.device)
+        marked[blocks.places.masked_fill(blocks.padding, total).flatten()] = found.flatten()
+        return marked[:total]
 
 
-def farthest(x: Tensor, whole: SquaredDistances, frames: int, count: int, share: Fraction) -> Picked:
-    """The first ``count`` picks of ``(N, d)`` tokens, of which outliers have at most ``share``."""
+def farthest(compared: Compared, frames: int, count: int, share: Fraction) -> Picked:
+    """The first ``count`` picks, of which outliers have at most ``share``. Waits for the device."""
+    x, whole = compared.near, compared.distances
     total = len(x)
-    marked = _marked(x, frames) if share < 1 else torch.zeros(total, dtype=torch.bool, device=x.device)
+    marked = compared.outliers(frames) if share < 1 else torch.zeros(total, dtype=torch.bool, device=x.device)
     number = 1 if total <= BLOCK else max(1, min(-(-total // BLOCK), count // FEWEST, frames))
     blocks = Blocks.of(total, frames, number, x.device)
     groups = x[None] if number == 1 else blocks.take(x)
@@ -94,7 +125,7 @@ def farthest(x: Tensor, whole: SquaredDistances, frames: int, count: int, share:
     distances = whole if number == 1 else SquaredDistances(groups)
     reach = torch.full_like(start, math.inf).masked_fill(blocks.padding, -math.inf)
     steps = count if number == 1 else min(start.shape[1], 2 * -(-count // number))
-    limit = Limit(blocks.take(marked), share, FREE) if share < 1 else None
+    limit = Limit(blocks.take(marked), share, FREE) if bool(marked.any()) else None
     picks = farthest_points(distances, reach, steps, distances.slack, start, limit)
     radii = picks.radii.double()
     if number == 1:
@@ -105,16 +136,6 @@ def farthest(x: Tensor, whole: SquaredDistances, frames: int, count: int, share:
     radii = radii.cummin(1).values.flatten()
     best = torch.argsort(radii, descending=True, stable=True)[:count]
     return Picked(blocks.places.gather(1, picks.order).flatten()[best], radii[best], marked)
-
-
-def _marked(x: Tensor, frames: int) -> Tensor:
-    """``(N,)`` bool: the outliers, each told among the tokens of some frames."""
-    total, dim = x.shape
-    blocks = Blocks.of(total, frames, max(1, min(frames, total // max(AMONG, 2 * dim))), x.device)
-    found = outliers(blocks.take(x), ~blocks.padding)
-    marked = torch.zeros(total + 1, dtype=torch.bool, device=x.device)
-    marked[blocks.places.masked_fill(blocks.padding, total).flatten()] = found.flatten()
-    return marked[:total]
 
 
 def _projected(points: Points) -> Tensor:

@@ -40,8 +40,8 @@ class DART(AtLayerOrBefore):
     ``layer=None`` acts before the LLM on the features alone: the visual pivots are those of largest L1 norm, and there
     are no text pivots. This is no longer the published method.
 
-    Published: LLaVA-1.5-7B keeps 93.7 % of its scores at 11.1 % of the image tokens; for video the authors give no
-    figure of Qwen2.5-VL.
+    Published: comparable scores with 88.9 % of the image tokens pruned, 1.99 times as fast in all, 2.99 times in the
+    prefill; for Qwen2.5-VL on video the authors give no figure.
 
     >>> tokens = VisualTokens(torch.tensor([[9.0, 0.0], [3.0, 1.0], [0.0, 1.0], [1.0, 0.0]]), grid=(1, 2, 2))
     >>> DART(layer=None, keep=2, pivot_image_token=1).plan(tokens).anchors

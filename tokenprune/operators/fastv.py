@@ -25,8 +25,8 @@ class FastV(InsideLLM):
     round; ties go to the lower index; the caches of layers 0..layer are cut as well. Nothing of their code, which has
     no licence, was used.
 
-    Published: 45 % fewer FLOPs for LLaVA-1.5-13B without loss on image and video tasks. For Qwen2.5-VL and video the
-    authors give no figure.
+    Published: 45 % fewer FLOPs for LLaVA-1.5-13B without loss on image and video tasks. Of Qwen2.5-VL-7B at 32 frames
+    the authors of FlashVID report 96.3 and 91.6 % of its scores at 20 and 10 % of the tokens, averaged over the layers.
 
     >>> FastV(keep_ratio=0.5)
     FastV(layer=1, keep_ratio=0.5, keep=None, modalities=('video',))

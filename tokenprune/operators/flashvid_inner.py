@@ -23,8 +23,8 @@ class FlashVIDInner(InsideLLM):
 
     Differs from the authors' code: batches; ties go to the lower index; the caches of layers 0..layer are cut as well.
 
-    Published with its outer half: LLaVA-OneVision-7B keeps 99.1 % of its scores at 10 % of the tokens; Qwen2.5-VL-7B
-    gains 8.6 % with ten times as many frames at the cost of the plain model.
+    Published with its outer half: Qwen2.5-VL-7B at 32 frames keeps 97.7 and 95.6 % of its scores at 20 and 10 % of the
+    tokens, averaged over the layers, and gains 8.6 % with 160 frames at the tokens of 16.
 
     >>> FlashVIDInner(keep_ratio=0.3)
     FlashVIDInner(layer=0.7, keep_ratio=0.3, keep=None, modalities=('video',))

@@ -42,8 +42,8 @@ class PyramidDrop(Progressive):
     it numbers positions anew at each stage; ties go to the lower index; batches; the caches of earlier layers are cut
     as well.
 
-    Published: LLaVA-NeXT-7B trained in 40 % less time and answering at 55 % of the FLOPs without loss; no figure for
-    Qwen2.5-VL on video.
+    Published: LLaVA-NeXT takes 40 % less time to train and 55 % fewer FLOPs to answer at comparable scores; no figure
+    for Qwen2.5-VL on video.
 
     >>> [(stage.layer, stage.keep_ratio) for stage in PyramidDrop().operators(28)]
     [(6, 0.5), (13, 0.25), (20, 0.125)]

@@ -112,7 +112,7 @@ class SparseVLM(Progressive):
     what is left; if no word is above the mean all are raters; ties go to the lower index; the caches of earlier layers
     are cut as well. ``embeddings`` are what entered the LLM; where tokens carry none, their features.
 
-    Published: LLaVA-1.5-7B keeps 95.9 % of its scores at 192 of 576 tokens; no figure for Qwen2.5-VL on video.
+    Published: LLaVA keeps 97 % of its accuracy with 54 % fewer FLOPs; no figure for Qwen2.5-VL on video.
 
     >>> [stage.layer for stage in SparseVLM(keep_ratio=0.2).operators(32)]
     [2, 6, 15]

@@ -4,13 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 
 from tokenprune.about import About
 from tokenprune.attention_view import attention_of
+from tokenprune.batching import pieces
+from tokenprune.device import where_fp64_is
 from tokenprune.errors import InvalidValueError
 from tokenprune.operator import Operator
 from tokenprune.operators.inside import keeping_best
@@ -36,12 +38,18 @@ class V2DropStage(ProgressiveStage):
             InvalidValueError: hidden states hold NaN or infinity (this waits for the device).
         """
         after, before = tokens.features, attention_of(tokens).hidden(layer=-1).to(tokens.features.device)
-        largest = torch.stack([part.abs().amax().double() for part in (after, before)]).amax()
-        if not bool(torch.isfinite(largest)):
+        after, before = where_fp64_is(after), where_fp64_is(before)
+        ends = torch.stack([end.double() for states in (after, before) for end in torch.aminmax(states)])
+        if not bool(torch.isfinite(ends).all()):
             raise InvalidValueError("hidden states must be finite, but they hold NaN or infinity")
+        largest = ends.abs().amax()
         scale = torch.where(largest > 0, largest, 1)  # so that no square overflows
-        moved = (after.double() / scale - before.double() / scale).square().sum(dim=1).sqrt()
-        return keeping_best(moved * scale, count)
+        moved = [
+            (after[part].double() / scale - before[part].double() / scale).square().sum(dim=1).sqrt()
+            for part in pieces(len(after), 4 * after.shape[1], after.device)
+        ]
+        far = torch.cat(moved).to(tokens.features.device)
+        return replace(keeping_best(far, count), scores=(far * scale.to(far.device)).float())
 
 
 @dataclass(frozen=True)

@@ -88,11 +88,12 @@ class FamiliesAdapter:
         return self._found(model)[0]
 
     def _found(self, model: nn.Module) -> tuple[Family, Any]:
-        for family in self.families:
-            head = head_of(family, model)
-            if head is not None:
-                return family, head
-        raise UnsupportedModeError(f"{type(model).__name__} is no model of the table")
+        rows = {family.model_class: family for family in self.families}
+        found = head_of(model, rows)
+        if found is None:
+            raise UnsupportedModeError(f"{type(model).__name__} is no model of the table")
+        kind, head = found
+        return rows[kind], head
 
 
 def _missing(family: Family) -> str:

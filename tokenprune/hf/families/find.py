@@ -44,19 +44,24 @@ def heads_in(model: nn.Module, names: Collection[str]) -> list[tuple[str, str]]:
     return found
 
 
-def head_of(family: Family, model: nn.Module) -> Any:
-    """The one model of the family in ``model``; None: there is none, or more. Quick: it is asked with each prefill."""
+def head_of(model: nn.Module, names: Collection[str]) -> tuple[str, Any] | None:
+    """Class name and module of the one model of these classes in ``model``; None: there is none, or more.
+
+    Quick where it was found before, for it is asked with each prefill: a walk over a large model takes milliseconds.
+    """
     try:
-        known = model.get_submodule(_places[model]) if model in _places else None
+        known: Any = model.get_submodule(_places[model]) if model in _places else None
     except AttributeError:
         known = None
-    if known is not None and named_as(known, (family.model_class,)):
-        return known
-    found = heads_in(model, (family.model_class,))
+    name = None if known is None else named_as(known, names)
+    if name is not None:
+        return name, known
+    found = heads_in(model, names)
     if len(found) != 1:
         return None
-    _places[model] = found[0][0]
-    return model.get_submodule(found[0][0])
+    [(place, name)] = found
+    _places[model] = place
+    return name, model.get_submodule(place)
 
 
 def why_not(family: Family, head: nn.Module) -> str | None:
@@ -95,9 +100,10 @@ def require_parts(family: Family, model: nn.Module) -> Parts:
     """
     from tokenprune.hf.frontend.family import Parts
 
-    head = head_of(family, model)
-    if head is None:
+    found = head_of(model, (family.model_class,))
+    if found is None:
         raise UnsupportedModeError(f"{type(model).__name__} is no {family.name} model that can be pruned")
+    _, head = found
     tower = head.get_submodule(family.tower)
     return Parts(
         head,

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import LogitsProcessor, LogitsProcessorList
 
 from tokenprune.answers import Answer
 from tokenprune.errors import InvalidValueError
@@ -26,6 +27,7 @@ def answer(
     max_new_tokens: int = 64,
     features: Tensor | VideoFeatures | None = None,
     fallback: str | None = None,
+    first: Callable[[Tensor], None] | None = None,
 ) -> Answer:
     """Generate greedily from one prompt and time it.
 
@@ -43,6 +45,7 @@ def answer(
         features: what the vision tower made of the clip before, and is not to make again; then of its
             pixels only :func:`tokenprune.hf.frontend.features.few_pixels` are needed.
         fallback: as :func:`tokenprune.attach` takes it.
+        first: called with the scores ``(V,)`` from which the first new token is chosen.
 
     Raises:
         InvalidValueError: more than one prompt, or `max_new_tokens` below 1.
@@ -67,6 +70,7 @@ def answer(
         output = model.generate(
             **moved,
             streamer=clock,
+            logits_processor=LogitsProcessorList([] if first is None else [_First(first)]),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             num_beams=1,
@@ -85,6 +89,19 @@ def answer(
         decode_seconds=clock.last_token - clock.first_token,
         peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else None,
     )
+
+
+class _First(LogitsProcessor):
+    """Shows the scores of the first new token, and changes none."""
+
+    def __init__(self, show: Callable[[Tensor], None]) -> None:
+        self._show: Callable[[Tensor], None] | None = show
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        if self._show is not None:
+            self._show(scores[0])
+            self._show = None
+        return scores
 
 
 def check_new_tokens(count: int) -> None:

@@ -21,7 +21,11 @@ TOWERS = ("visual", "vision_tower", "vision_model", "vision_encoder")
 
 @dataclass(frozen=True)
 class AutoFamily:
-    """A :class:`tokenprune.hf.frontend.family.Family` that leaves it to the adapters which models it has."""
+    """A :class:`tokenprune.hf.frontend.family.Family` that leaves it to the adapters which models it has.
+
+    >>> AutoFamily().model_class
+    'AutoModelForImageTextToText'
+    """
 
     name: str = "transformers"
     model_class: str = "AutoModelForImageTextToText"

@@ -46,6 +46,10 @@ def can_encode_once(parts: Parts, inputs: Mapping[str, Tensor]) -> bool:
 def encode_video(parts: Parts, inputs: Mapping[str, Tensor], needs: Sequence[str] = OF_THE_ENCODER) -> VideoFeatures:
     """What the vision tower makes of the first clip of ``inputs``.
 
+    >>> features = encode_video(loaded.parts, inputs)  # doctest: +SKIP
+    >>> features.tokens.shape  # doctest: +SKIP
+    torch.Size([288, 256])
+
     Args:
         parts: the model whose tower runs.
         inputs: as :func:`tokenprune.hf.frontend.chat.model_inputs` makes them, where :func:`can_encode_once`.

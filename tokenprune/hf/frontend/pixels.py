@@ -21,6 +21,10 @@ _SIDE = 1024
 class PixelOptions:
     """What a processor is called with so that no frame has more than ``max_pixels`` pixels; None: its own bound.
 
+    >>> from transformers import Qwen2VLVideoProcessor
+    >>> PixelOptions(Qwen2VLVideoProcessor(), max_pixels=50_000).for_clips([8])["size"]["longest_edge"]
+    50000
+
     Args:
         processor: a video processor.
         max_pixels: of a frame after resizing.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,14 +12,14 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from tokenprune.answers import Answer, ClipQuestion
-from tokenprune.errors import InvalidValueError
+from tokenprune.errors import InvalidValueError, VideoError
 from tokenprune.hf.frontend.answering import answer
 from tokenprune.hf.frontend.chat import Conversation, model_inputs, reading_fit
 from tokenprune.hf.frontend.family import Family, Loaded
 from tokenprune.hf.frontend.features import VideoFeatures, can_encode_once, encode_video, few_pixels
 from tokenprune.hf.frontend.loading import load, why_not
 from tokenprune.hf.frontend.seen import pictures_of
-from tokenprune.hf.frontend.video import Damage, load_clip
+from tokenprune.hf.frontend.video import Damage, VideoClip, load_clip
 from tokenprune.pipeline import Pipeline
 
 
@@ -81,6 +81,40 @@ class FamilyModel:
         """Answer greedily; see :func:`answer`. A backend that cannot carry attention mass gives way to sdpa."""
         ours = _ours(prepared)
         return answer(self.loaded, ours.inputs, pipeline, max_new_tokens, ours.features, fallback="sdpa")
+
+    def windows(self, question: ClipQuestion, questions: Sequence[str], count: int) -> list[list[Prepared]]:
+        """Read the video once, and encode each of its parts once."""
+        fit = reading_fit(self.loaded.processor, question.max_pixels)
+        frames = None if question.frames is None else question.frames * count
+        whole = load_clip(question.video, frames=frames, fps=question.fps, fit=fit, progress=question.progress)
+        length = len(whole.frames) // count
+        if length < 1:
+            raise VideoError(f"{question.video} has {len(whole.frames)} frames, too few for {count} parts")
+        rate = len(whole.frames) / whole.duration
+        parts = [whole.frames[place * length : (place + 1) * length] for place in range(count)]
+        return [self._asked(VideoClip.from_frames(part, rate), question, questions) for part in parts]
+
+    def _asked(self, clip: VideoClip, question: ClipQuestion, questions: Sequence[str]) -> list[Prepared]:
+        found: list[Prepared] = []
+        for text in questions:
+            conversation = Conversation(text, (clip,), question.system)
+            inputs = model_inputs(self.loaded.processor, [conversation], question.max_pixels)
+            ready = Prepared(inputs, len(clip.frames), clip.fps)
+            if not found or found[0].features is None:
+                found.append(self.encoded(ready))
+            else:
+                inputs["pixel_values_videos"] = found[0].inputs["pixel_values_videos"]
+                found.append(replace(ready, features=found[0].features))
+        return found
+
+    def watched(self, prepared: object, pipeline: Pipeline | None, max_new_tokens: int) -> tuple[Answer, Tensor]:
+        """As :meth:`answer`, and the first new token's log probabilities."""
+        ours = _ours(prepared)
+        seen: list[Tensor] = []
+        given = answer(
+            self.loaded, ours.inputs, pipeline, max_new_tokens, ours.features, fallback="sdpa", first=seen.append
+        )
+        return given, seen[0].double().cpu().log_softmax(dim=-1)
 
 
 def _ours(prepared: object) -> Prepared:
