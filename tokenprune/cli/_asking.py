@@ -63,7 +63,8 @@ class Asking:
         with status() as say:
             say("loading the model")
             model = self.machine.load(runner, self.model)
-            pipeline.layers(find_adapter(model.module).depth)
+            adapted = find_adapter(model.module)
+            pipeline.stages(adapted.depth, adapted.readable)
             say("reading the video")
             clip = self.sampling
             question = ClipQuestion(

@@ -51,9 +51,9 @@ class OneQuestion:
         """
         from tokenprune.plugins import find_adapter
 
-        depth = find_adapter(self.model.module).depth
+        adapted = find_adapter(self.model.module)
         for point in waiting:
-            pipeline_of(point).layers(depth)
+            pipeline_of(point).stages(adapted.depth, adapted.readable)
         encoded = self.model.encoded(self.prepare())
         self.model.answer(encoded, pipeline_of(waiting[0]), 1)
         if "plain" not in results.data:

@@ -81,8 +81,9 @@ def agree(
     if model is None:
         say_note(SHIPPED_NOTE)
     loaded = machine.load(find_runner(model), model)
+    adapted = find_adapter(loaded.module)
     for pipeline in pipelines.values():
-        pipeline.stages(find_adapter(loaded.module).depth)
+        pipeline.stages(adapted.depth, adapted.readable)
     setting: dict[str, Any] = {
         "model": model or SHIPPED,
         "weights_sha256": weights_sha256(loaded.module),

@@ -87,7 +87,8 @@ def egoschema(
     if model is None:
         say_note(SHIPPED_NOTE)
     loaded = machine.load(find_runner(model), model)
-    pipeline.layers(find_adapter(loaded.module).depth)
+    adapted = find_adapter(loaded.module)
+    pipeline.stages(adapted.depth, adapted.readable)
     results.require("weights_sha256", weights_sha256(loaded.module))
     asker = Asker(loaded, pipeline, files.videos, sampling.frames, sampling.fps, sampling.max_pixels, max_new_tokens)
     counted = Counted(results)

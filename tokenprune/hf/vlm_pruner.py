@@ -117,7 +117,9 @@ class VLMPruner:
             self._loaded = load(AUTO, model_path, device, dtype, attn_implementation)
         else:
             self._loaded = Loaded(model, processor, AUTO.parts(model))
-        needs = {name for stage in self.pipeline.stages(find_adapter(self.model).depth) for name in stage.needs}
+        adapted = find_adapter(self.model)
+        stages = self.pipeline.stages(adapted.depth, adapted.readable)
+        needs = {name for stage in stages for name in stage.needs}
         self._encoder_needs = tuple(name for name in OF_THE_ENCODER if name in needs)
         self._seen: tuple[_Look, VideoClip, VideoFeatures | None] | None = None
 
