@@ -14,7 +14,7 @@ from tokenprune.errors import InvalidValueError, PlanError
 from tokenprune.layers import check_layer, resolve_layer
 from tokenprune.messages import shown
 from tokenprune.plan import TokenPlan
-from tokenprune.signals import ATTENTION, ATTENTION_BEFORE, ATTENTION_NEXT, FEATURES, check_needs, check_reads
+from tokenprune.signals import ATTENTION, ATTENTION_BEFORE, ATTENTION_NEXT, FEATURES, VALUES, check_needs, check_reads
 from tokenprune.tokens import VisualTokens
 
 BEFORE_LLM, AFTER_LAYER, AFTER_PREFILL = "before_llm", "after_layer", "after_prefill"
@@ -196,7 +196,8 @@ class Stage:
         site, needs, reads = site_of(operator), needs_of(operator), reads_of(operator)
         layer = None
         if site == AFTER_LAYER:
-            own = readable if ATTENTION in needs and (reads is None or ATTENTION in reads) else None
+            reads_own = reads is None or ATTENTION in reads or VALUES in reads
+            own = readable if ATTENTION in needs and reads_own else None
             layer = resolve_layer(layer_of(operator), depth, own)
             for name, offset in ((ATTENTION_BEFORE, -1), (ATTENTION_NEXT, 1)):
                 if readable is not None and name in (reads or ()) and layer + offset not in readable:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 from transformers.cache_utils import DynamicCache, DynamicLayer, LinearAttentionLayer
 
 from tokenprune.errors import UnsupportedCacheError, UnsupportedModeError
@@ -17,18 +18,25 @@ class PrunableDynamicCache(DynamicCache):
     """A :class:`~transformers.DynamicCache` whose layers can be cut (:class:`tokenprune.PrunableCache`).
 
     No cache has to be passed to ``generate`` while a session is attached; this one can be, and can be kept for a
-    second turn.
+    second turn. A model with linear-attention layers, whose caches keep a state and are never cut, needs
+    ``PrunableDynamicCache(config)``.
 
     >>> cache = PrunableDynamicCache()
     >>> keys, values = cache.update(torch.randn(1, 2, 5, 4), torch.randn(1, 2, 5, 4), 0)
     >>> cache.cut(0, torch.tensor([[0, 4]]), torch.ones(1, 2, dtype=torch.bool))
     >>> cache.logical_length, cache.stored_length
     (5, 2)
+
+    Args:
+        config: the model's configuration, as :class:`~transformers.DynamicCache` takes it.
+
+    Raises:
+        UnsupportedCacheError: the model has layers whose cache cannot be cut.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer_class_to_replicate = PrunableLayer
+    def __init__(self, config: PreTrainedConfig | None = None) -> None:
+        super().__init__(config=config)
+        make_prunable(self)
 
     def cut(self, layer: int, index: Tensor, mask: Tensor) -> None:
         """Keep, in one layer, the stored slots at ``index`` ``(B, K)``; ``mask`` is False where a slot is padding."""
@@ -52,23 +60,6 @@ PruneVidDynamicCache = PrunableDynamicCache
 def keeps_state(layer: object) -> bool:
     """Whether a cache layer is that of a linear-attention layer: it keeps a state and no token, so nothing is cut."""
     return type(layer) is LinearAttentionLayer
-
-
-def require_even_rows(cache: object, padded: bool) -> None:
-    """Raise where rows of unequal length would go on from states: padding between would make a state decay.
-
-    Args:
-        cache: the KV cache of a continued conversation.
-        padded: whether any row has padding among its new tokens.
-
-    Raises:
-        UnsupportedModeError: the cache keeps states, and rows are padded.
-    """
-    if padded and isinstance(cache, DynamicCache) and any(keeps_state(layer) for layer in cache.layers):
-        raise UnsupportedModeError(
-            "rows of unequal length cannot go on from the states of linear-attention layers: padding between would "
-            "make them decay; ask the rows of a later turn one by one"
-        )
 
 
 @dataclass(eq=False)

@@ -14,13 +14,14 @@ from transformers import PreTrainedModel
 from tokenprune.adapter import Prompt, Removable
 from tokenprune.carried import Carried
 from tokenprune.errors import UnsupportedModeError
-from tokenprune.hf.cache import PrunableHandle, is_plain, is_prunable, make_prunable, require_even_rows
+from tokenprune.hf.cache import PrunableHandle, is_plain, is_prunable, make_prunable
 from tokenprune.hf.compiled import is_compiling, refuse_compiled, refuse_compiled_around
 from tokenprune.hf.copies import guard_copies
 from tokenprune.hf.encoder import EncoderHooks, VisionEncoder, embedding_dtype
 from tokenprune.hf.forward import PrefillForward
 from tokenprune.hf.guard import guard_generate, refuse_forward, refuse_modules, refuse_training
 from tokenprune.hf.inputs import earlier_slots, open_cache
+from tokenprune.hf.linear import refuse_padding, refuse_unequal
 from tokenprune.hf.mass import Fallback, MassBias, carries_mass, require_mass_backend
 from tokenprune.hf.net import VISUAL_INPUTS, Net
 from tokenprune.hf.reading import require_next
@@ -166,9 +167,8 @@ class _Hooks:
         cache = given_cache(self.text, kwargs)
         past = 0 if cache is None else cache.get_seq_length()
         changed = dict(kwargs)
-        if self.acts and past > 0 and embeds.shape[1] > 1:
-            given = _mask(kwargs, self.acts)
-            require_even_rows(cache, given is not None and not bool(given[:, -embeds.shape[1] :].all()))
+        if self.acts and not (past and embeds.shape[1] == 1):
+            refuse_padding(self.text, _mask(kwargs, self.acts), embeds.shape[1], past)
         if is_prunable(cache):
             handle = self._open(make_prunable(cache))
             changed["attention_mask"] = handle.stored_mask(_mask(kwargs, self.acts), embeds.shape[1])
@@ -209,6 +209,7 @@ class _Hooks:
         prompt = Prompt(self.input_ids, kwargs.get("position_ids"), valid)
         prefill = self.active.begin(prompt, earlier, past)
         if prefill is not None:
+            refuse_unequal(self.text, prefill, past)
             self.active.take_signals(prefill, embeds, self.recall)
         return prefill
 

@@ -20,7 +20,7 @@ from tokenprune.adapter import Removable
 from tokenprune.attention_view import AttentionView
 from tokenprune.carried import Carried
 from tokenprune.errors import UnsupportedModeError
-from tokenprune.hf.cache import PrunableHandle, held_anywhere, keeps_state, require_even_rows
+from tokenprune.hf.cache import PrunableHandle, held_anywhere, keeps_state
 from tokenprune.hf.carried import Cargo
 from tokenprune.hf.guard import refuse_dropped_cache
 from tokenprune.hf.mass import MassBias, require_mass_backend
@@ -137,7 +137,6 @@ class PrefillForward:
             changed["position_ids"] = self._positions(changed.get("position_ids"), embeds)
             changed = self.cargo.shorten_arguments(changed, step)
             self.prefill.ending_now(embeds.device)
-            self._require_even_rows()
             self.shortened = True
         self.prefill.take_features(changed["inputs_embeds"])
         return changed
@@ -241,7 +240,6 @@ class PrefillForward:
 
     def _shorten_after(self, layer: int, hidden: Tensor, step: Step) -> Tensor:
         """Shorten what layer ``layer`` put out, the cache of the layers up to it, and the mask of the later ones."""
-        self._require_even_rows()
         hidden = self.cargo.shorten_hidden(hidden, step)
         self.shortened = self.masked_anew = True
         self._cut_cache()
@@ -252,9 +250,6 @@ class PrefillForward:
             self.masks_after = masks_after(self.text, hidden, self._later_mask_2d(), cache, layer + 1)
             self.bias.run_on(self.state.slots.mass)
         return hidden
-
-    def _require_even_rows(self) -> None:
-        require_even_rows(self.cache, self.state.earlier is not None and self.state.slots.is_padded)
 
     def _layers_ran(self, count: int) -> None:
         """The layers below ``count`` have run on the running sequence as it is now (before a cut)."""

@@ -10,20 +10,31 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicCache
 
+from tokenprune.errors import UnsupportedCacheError
 from tokenprune.hf.cache import keeps_state
 from tokenprune.hf.layer import PrunableLayer
-from tokenprune.hf.release import given_cache, with_cache
+from tokenprune.hf.release import given_cache, has_states, with_cache
 from tokenprune.runtime.slots import Slots
 
 
 def open_cache(text: PreTrainedModel, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The same arguments with the cache the decoder would make itself, so that its layers can be made prunable."""
+    """The same arguments with the cache the decoder would make itself, so that its layers can be made prunable.
+
+    Raises:
+        UnsupportedCacheError: a cache without layers, for a decoder some of whose layers keep a state.
+    """
     use_cache = kwargs.get("use_cache")
     if use_cache is None:
         use_cache = getattr(text.config, "use_cache", True)
     cache = given_cache(text, kwargs)
     if cache is None and not use_cache:
         return dict(kwargs)
+    if isinstance(cache, DynamicCache) and not cache.layers and has_states(text):
+        name = type(cache).__name__
+        raise UnsupportedCacheError(
+            f"a {name} made without the model's config has no place for the states of linear attention; pass no cache, "
+            f"or {name}(config=model.config)"
+        )
     return with_cache(text, kwargs, DynamicCache(config=text.config) if cache is None else cache)
 
 

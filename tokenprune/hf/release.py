@@ -94,6 +94,12 @@ def kind_of(text: PreTrainedModel, layer: int) -> str:
     return str(kinds[layer]) if kinds else FULL
 
 
+def has_states(text: PreTrainedModel) -> bool:
+    """Whether some of the decoder's layers are of linear attention, and keep a state."""
+    layers = text.get_submodule("layers").children()
+    return any(kind_of(text, index) == LINEAR for index, _ in enumerate(layers))
+
+
 def masks_after(
     text: PreTrainedModel, hidden: Tensor, mask: Tensor | None, cache: object, layer: int
 ) -> dict[str, Any]:

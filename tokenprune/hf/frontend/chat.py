@@ -13,6 +13,9 @@ from tokenprune.errors import InvalidValueError
 from tokenprune.hf.frontend.pixels import PixelOptions, makes_patches, processor_errors
 from tokenprune.hf.frontend.video import ProcessorFit, VideoClip, video_metadata
 
+BY_PROMPT = ("SmolVLMProcessor",)
+"""Processors that take a list of clips for each prompt; earlier releases of the library know no other form of it."""
+
 
 @dataclass(frozen=True, eq=False)
 class Conversation:
@@ -93,7 +96,7 @@ def model_inputs(
     options: dict[str, Any] = {}
     if clips:
         options = {
-            "videos": [clip.frames for clip in clips],
+            "videos": _videos(processor, conversations),
             "video_metadata": [video_metadata(clip) for clip in clips],
             "do_sample_frames": False,
             **PixelOptions(processor.video_processor, max_pixels).for_clips([len(clip.frames) for clip in clips]),
@@ -101,6 +104,14 @@ def model_inputs(
     with processor_errors():
         inputs = processor(text=prompts, padding=True, padding_side="left", return_tensors="pt", **options)
     return {name: _tensor(value) for name, value in inputs.items() if name != "video_metadata"}
+
+
+def _videos(processor: Any, conversations: Sequence[Conversation]) -> list[Any]:
+    """The frames of all clips in order; for some processors those of each prompt as a list of their own."""
+    nested = [[clip.frames for clip in conversation.clips] for conversation in conversations]
+    if type(processor).__name__ in BY_PROMPT:
+        return nested
+    return [frames for of_prompt in nested for frames in of_prompt]
 
 
 def _text(text: str) -> dict[str, str]:

@@ -22,6 +22,9 @@ class VideoFeatures:
 
     As long as the tokens live, operators find what the tower says of them beside.
 
+    >>> len(VideoFeatures(torch.zeros(4, 8)).tokens)
+    4
+
     Args:
         tokens: ``(N, D)``, one row for each visual token.
         deepstack: of towers that give features to the first layers as well, ``(N, D)`` for each of those layers.
@@ -46,9 +49,9 @@ def can_encode_once(parts: Parts, inputs: Mapping[str, Tensor]) -> bool:
 def encode_video(parts: Parts, inputs: Mapping[str, Tensor], needs: Sequence[str] = OF_THE_ENCODER) -> VideoFeatures:
     """What the vision tower makes of the first clip of ``inputs``.
 
-    >>> features = encode_video(loaded.parts, inputs)  # doctest: +SKIP
-    >>> features.tokens.shape  # doctest: +SKIP
-    torch.Size([288, 256])
+    >>> from tokenprune_qwen25vl.family import QWEN25VL
+    >>> len(encode_video(QWEN25VL.parts(model), inputs).tokens)
+    288
 
     Args:
         parts: the model whose tower runs.
