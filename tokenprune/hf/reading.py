@@ -97,7 +97,7 @@ class StageReading:
 
     def _neighbour(self, offset: int, row: int, places: Tensor, hidden: Tensor) -> AttentionView:
         index, name = self.layer + offset, self.stage.name
-        if 0 <= index < len(self.layers) and not self.can_read(index):
+        if 0 < offset and index < len(self.layers) and not self.can_read(index):
             raise UnsupportedModeError(f"{name} reads the attention of layer {index}, which has none")
         if not 0 <= index < len(self.layers):
             raise UnsupportedModeError(f"{name} reads layer {offset:+d} from its own, {self.layer}: there is none")
@@ -145,6 +145,10 @@ class StageReading:
         what = {-1: ATTENTION_BEFORE, 0: ATTENTION}[offset]
 
         def refuse(rotated: bool) -> NoReturn:
+            if offset < 0 and not self.can_read(self.layer - 1):
+                raise UnsupportedModeError(
+                    f"{self.stage.name} reads the attention of layer {self.layer - 1}, which has none"
+                )
             if offset < 0 and not self.alone_before:
                 raise UnsupportedModeError(
                     f"{self.stage.name} cannot read the attention of layer {self.layer - 1}, where another acts"
