@@ -104,6 +104,23 @@ def test_the_command_line_runs_any_of_them(saved: Any) -> None:
     assert told["pipeline"] == tp.preset("recommended").to_dict()
 
 
+def test_the_clip_of_another_adapter_is_shown_and_a_press_is_named_by_its_site(saved: Any) -> None:
+    more = ["--model", str(saved("llava_onevision")), "--frames", "8", "--max-new-tokens", "2", "--device", "cpu"]
+    done = CliRunner().invoke(app, ["run", "demo", QUESTION, *more, "--method", "KNorm", "--keep-ratio", "0.5"])
+    assert done.exit_code == 0, done.output
+    assert "KNorm after the prefill" in done.stdout
+
+
+def test_speed_is_measured_of_towers_of_patches_and_refused_of_others(saved: Any) -> None:
+    small = ["--grid", "3x2x3", "--rounds", "1", "--warmup", "0", "--new-tokens", "1", "--device", "cpu", "--json"]
+    done = CliRunner().invoke(app, ["bench", "--model", str(saved("qwen3_vl")), *small])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["setting"]["visual_tokens"] == 18
+    refused = CliRunner().invoke(app, ["bench", "--model", str(saved("internvl")), *small])
+    assert refused.exit_code == 1
+    assert "takes patches and grids" in refused.stdout
+
+
 def test_what_bounds_pixels_is_asked_of_the_processor(saved: Any) -> None:
     processors = {name: CHECKPOINTS[name]()[1].video_processor for name in CHECKPOINTS}
     of_patches = {name for name, processor in processors.items() if makes_patches(processor)}

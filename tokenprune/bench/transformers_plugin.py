@@ -13,6 +13,7 @@ from tokenprune.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from tokenprune.bench.runner import VideoRunner
+    from tokenprune.bench.speed.request import SpeedBench
 
 NEEDED = ("transformers", "accelerate", "torchvision", "av", "PIL")
 
@@ -29,3 +30,11 @@ def tokenprune_runner() -> VideoRunner:
     from tokenprune.hf.frontend.runner import FamilyRunner
 
     return FamilyRunner(AUTO)
+
+
+@hookimpl
+def tokenprune_speed() -> SpeedBench:
+    from tokenprune.bench.model_speed.suite import ModelSpeed
+    from tokenprune.hf.frontend.auto import AUTO
+
+    return ModelSpeed(AUTO)

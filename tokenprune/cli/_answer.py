@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.cli._saving import ratio, ratio_text
+from tokenprune.cli._units import site_named
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -72,7 +73,7 @@ def _token_rows(report: Mapping[str, Any] | None) -> list[tuple[str, str, str, f
     total = report["visual_tokens"][0]
     rows: list[tuple[str, str, str, float | None]] = [("visual tokens", str(total), str(total), None)]
     for stage in report["stages"]:
-        place = "before the LLM" if stage["layer"] is None else f"after layer {stage['layer']}"
+        place = site_named(stage["site"], stage["layer"])
         before, after = stage["visual_before"][0], stage["visual_after"][0]
         rows.append((f"  {stage['operator']} {place}", "", f"{before} -> {after}", ratio(before, after)))
     seen = report["layer_averaged_retained"][0]

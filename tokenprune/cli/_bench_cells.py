@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.cli._units import milliseconds, size
+from tokenprune.cli._units import milliseconds, site_named, size
 
 if TYPE_CHECKING:
     from tokenprune.bench.speed.figures import Figure
@@ -63,7 +63,7 @@ def kv(row: SpeedRow) -> str:
 
 def where(operator: OperatorCost) -> str:
     """The site of an operator."""
-    return "before the LLM" if operator.layer is None else f"after layer {operator.layer}"
+    return site_named(operator.site, operator.layer)
 
 
 def _fact(name: str, value: Any) -> str:

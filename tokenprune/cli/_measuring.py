@@ -57,7 +57,7 @@ def find_speed(shape: str | None, model: str | None, plugins: Iterable[Plugin] |
             return measuring
         reasons.append(f"{plugin.info.name} {reason}")
     if shapes:
-        raise InvalidValueError(not_one_of("shape", shapes, shape))
+        raise InvalidValueError(not_one_of("shape", dict.fromkeys(shapes), shape))
     raise NoAdapterError(
         f"no adapter measures {shape or model or 'speed'}: {'; '.join(reasons) or 'none is installed'}"
     )

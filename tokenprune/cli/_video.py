@@ -75,9 +75,10 @@ def video_path(video: str, runner: VideoRunner) -> str:
     Raises:
         VideoError: it is not there.
     """
+    from tokenprune.bench.demo import demo_clip
     from tokenprune.files import video_place
 
-    place = runner.demo() if video == DEMO else video
+    place = demo_clip(runner) if video == DEMO else video
     return str(video_place(place, meant(place, [DEMO])))
 
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tokenprune.bench.demo import demo_clip
 from tokenprune.bench.model_speed.clip import clip_pixels, video_processor
 from tokenprune.bench.model_speed.eager_baseline import cuts_of, run_eager_baseline
 from tokenprune.bench.model_speed.lower_bound import run_lower_bound
@@ -24,7 +25,7 @@ from tokenprune.bench.speed.result import SpeedResult, SpeedRow
 from tokenprune.errors import InvalidValueError, UnsupportedModeError
 from tokenprune.hf.frontend.auto import AUTO
 from tokenprune.hf.frontend.family import Family, Parts
-from tokenprune.hf.frontend.loading import device_named, load, why_not
+from tokenprune.hf.frontend.loading import device_named, load
 from tokenprune.messages import shown
 
 VISION = "vision encoder"
@@ -38,7 +39,7 @@ def measure(family: Family, request: SpeedRequest, progress: Progress | None = N
     round, and its time is added to the answers of its round.
 
     Args:
-        family: whose models are measured, and whose clip is shown; a model of another is left to the adapters.
+        family: whose models are measured, and whose clip is shown, where it has one.
         request: what is to be measured.
         progress: told after each run; traces are not counted.
 
@@ -49,7 +50,7 @@ def measure(family: Family, request: SpeedRequest, progress: Progress | None = N
     """
     _check_names(request)
     loaded = _load(family, request)
-    bench = _bench(loaded, family.demo(), request)
+    bench = _bench(loaded, demo_clip(family), request)
     subjects = _subjects(bench, request)
     runs: dict[str, Callable[[], Sample]] = {VISION: partial(run_vision, bench)}
     runs.update({subject.name: subject for subject in subjects})
@@ -93,8 +94,6 @@ def _load(family: Family, request: SpeedRequest) -> _Loaded:
     if request.shape is not None:
         parts = AUTO.parts(build(request.shape, device, request.dtype, request.attn))
         return _Loaded(parts, video_processor(parts.model.config.vision_config), request.shape, True)
-    if request.model is not None and why_not(family, request.model) is not None:
-        family = AUTO
     made = load(family, request.model, str(device), request.dtype, request.attn)
     if not hasattr(made.parts.tower, "spatial_merge_size"):
         raise UnsupportedModeError(
