@@ -194,19 +194,21 @@ def smolvlm() -> Made:
     names = ("fake_image_token", "image_token", "global_image_token", "end_of_utterance_token")
     given = ("<fake_token_around_image>", "<image>", "<global-img>", "<end_of_utterance>")
     words = tokenizer(dict(zip(names, given)))
-    longest = {"longest_edge": SIDE}
+    # As in the released models the tokens of a frame, 16, are a multiple of a patch's side, which a release relies on.
+    side, patch = 64, 8
+    longest = {"longest_edge": side}
     processor = hf.SmolVLMProcessor(
         image_processor=hf.SmolVLMImageProcessor(size=longest, max_image_size=longest),
         tokenizer=words,
         video_processor=hf.SmolVLMVideoProcessor(
             size=longest, max_image_size=longest, video_sampling={"fps": 1, "max_frames": 64, "video_size": longest}
         ),
-        image_seq_len=4,
+        image_seq_len=16,
         chat_template=template("<video>", "<image>"),
     )
     config = hf.SmolVLMConfig(
         text_config={"model_type": "llama", **text(words)},
-        vision_config=tower(model_type="smolvlm_vision", image_size=SIDE),
+        vision_config=tower(model_type="smolvlm_vision", image_size=side, patch_size=patch),
         image_token_id=int(words.convert_tokens_to_ids("<image>")),
         pad_token_id=int(words.convert_tokens_to_ids("<|endoftext|>")),
         scale_factor=2,

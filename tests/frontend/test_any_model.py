@@ -67,7 +67,8 @@ def test_questions_of_one_batch_are_answered_as_alone(name: str, saved: Any) -> 
     together = pruner.generate_many(demo_clip(), questions, NEW, frames=FRAMES)
     for question, answer in zip(questions, together, strict=True):
         alone = asked(pruner, question)
-        assert answer.token_ids == alone.token_ids
+        assert answer.token_ids[: len(alone.token_ids)] == alone.token_ids  # then it is padded
+        assert answer.text == alone.text
         assert answer.visual_retained == alone.visual_retained < 1
 
 
