@@ -66,14 +66,36 @@ class Qwen25VLPruneVid:
     ) -> None:
         merge = STMerge(tau, cluster_ratio, temporal_segment_ratio)
         prune = AttnPrune(layer=pruning_layer, keep_ratio=keep_ratio)
-        self.pipeline = Pipeline([*([merge] if enable_stage1 else []), *([prune] if enable_pruning else [])])
-        self.verbose = verbose
+        pipeline = Pipeline([*([merge] if enable_stage1 else []), *([prune] if enable_pruning else [])])
         if (model is None) != (processor is None) or (model is not None and model_path is not None):
             raise InvalidValueError("give model_path, or both model and processor")
         if model is None or processor is None:
             model, processor = load(model_path, device, dtype, attn_implementation)
-        self._pruner = VLMPruner(pipeline=self.pipeline, verbose=verbose, model=model, processor=processor)
-        self.model, self.processor = model, processor
+        self._pruner = VLMPruner(pipeline=pipeline, verbose=verbose, model=model, processor=processor)
+
+    @property
+    def model(self) -> Qwen2_5_VLForConditionalGeneration:
+        """The model."""
+        return self._pruner.model
+
+    @property
+    def processor(self) -> Qwen2_5_VLProcessor:
+        """The checkpoint's processor."""
+        return self._pruner.processor
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The stages that are enabled."""
+        return self._pruner.pipeline
+
+    @property
+    def verbose(self) -> bool:
+        """Whether what happens is logged."""
+        return self._pruner.verbose
+
+    @verbose.setter
+    def verbose(self, on: bool) -> None:
+        self._pruner.verbose = on
 
     def generate(
         self,

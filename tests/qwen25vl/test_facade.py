@@ -379,3 +379,12 @@ def test_a_checkpoint_by_path(tmp_path: Path) -> None:
 def test_another_processor_makes_other_counts(model: Any) -> None:
     small = Qwen25VLPruneVid(model=model, processor=build_processor(2 * 28 * 28), pruning_layer=1)
     assert small.generate(BUNNY, "What?", 1, frames=4).tokens_before_stage1 == 2
+
+
+def test_what_is_switched_on_later_counts(make: Any, caplog: pytest.LogCaptureFixture) -> None:
+    facade = make()
+    facade.generate(BUNNY, "What?", 1, frames=4)
+    assert not caplog.records
+    facade.verbose = True
+    facade.generate(BUNNY, "What?", 1, frames=4)
+    assert any("visual tokens" in record.getMessage() for record in caplog.records)
