@@ -7,10 +7,10 @@ and needs neither transformers nor any model's extra.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from tokenprune.distribution import installed_version
+from tokenprune.lazy import homes, loaded_on_use
 
 if TYPE_CHECKING:
     from tokenprune.about import About as About
@@ -168,18 +168,7 @@ _PUBLIC = {
     "tokens": "VisualTokens",
     "attention_view": "AttentionView",
 }
-_HOME = {name: f"tokenprune.{module}" for module, names in _PUBLIC.items() for name in names.split()}
+_HOME = homes(__name__, _PUBLIC)
 
 __all__ = [*_HOME, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module 'tokenprune' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = loaded_on_use(globals(), _HOME)

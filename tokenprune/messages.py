@@ -61,6 +61,17 @@ def meant(given: object, known: Iterable[str]) -> str:
     return f"; did you mean {by_folded[near[0]]!r}?" if near else ""
 
 
+def site_named(site: str, layer: int | None = None) -> str:
+    """Where an operator acts, in words.
+
+    >>> site_named("before_llm"), site_named("after_layer", 3), site_named("after_layer")
+    ('before the LLM', 'after layer 3', 'after a layer')
+    """
+    if site == "after_layer":
+        return "after a layer" if layer is None else f"after layer {layer}"
+    return {"before_llm": "before the LLM", "after_prefill": "after the prefill"}[site]
+
+
 def not_one_of(what: str, known: Iterable[str], given: object) -> str:
     """``what must be one of a, b, got 'c'``, and which of them was meant perhaps."""
     names = list(known)

@@ -21,7 +21,6 @@ from tokenprune.operator import (
     SITES,
     Operator,
     Schedule,
-    Stage,
     layer_of,
     modalities_of,
     needs_of,
@@ -29,6 +28,7 @@ from tokenprune.operator import (
     site_of,
 )
 from tokenprune.operator_json import build, describe
+from tokenprune.stage import Stage
 from tokenprune.strict_json import read_json
 
 FORMAT = "tokenprune.pipeline"

@@ -6,8 +6,9 @@ Importing the package imports nothing heavy; every name below is loaded when it 
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from tokenprune.lazy import homes, loaded_on_use
 
 if TYPE_CHECKING:
     from tokenprune_qwen25vl.assets import demo_clip as demo_clip
@@ -35,18 +36,7 @@ _PUBLIC = {
     "sampling": "Sampling",
     "video": "VideoClip load_clip",
 }
-_HOME = {name: f"tokenprune_qwen25vl.{module}" for module, names in _PUBLIC.items() for name in names.split()}
+_HOME = homes(__name__, _PUBLIC)
 
 __all__ = [*_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module 'tokenprune_qwen25vl' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = loaded_on_use(globals(), _HOME)

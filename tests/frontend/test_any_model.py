@@ -120,6 +120,9 @@ def test_speed_is_measured_of_towers_of_patches_and_refused_of_others(saved: Any
     refused = CliRunner().invoke(app, ["bench", "--model", str(saved("internvl")), *small])
     assert refused.exit_code == 1
     assert "takes patches and grids" in refused.stdout
+    unknown = CliRunner().invoke(app, ["bench", "--model", str(saved("glm4v")), *small])
+    assert unknown.exit_code == 1
+    assert "this one is 'glm4v'" in unknown.stdout
 
 
 def test_what_bounds_pixels_is_asked_of_the_processor(saved: Any) -> None:

@@ -27,7 +27,7 @@ from hf.prompts import Clip, Prompt, image, prompt, shared_model
 from torch import Tensor
 
 import tokenprune as tp
-from tokenprune.operator import Stage
+from tokenprune.stage import Stage
 
 METHODS: dict[str, Any] = {
     "FastV": tp.FastV(keep_ratio=0.4),

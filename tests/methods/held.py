@@ -33,16 +33,20 @@ def tokens_of(clip: Clip) -> tp.VisualTokens:
 def agrees(operator: Any, clip: Clip, **arguments: Any) -> ReferencePlan | None:
     """The plan equals the reference's, given the same arguments; None where a decision was too close to call."""
     reference = REFERENCES[type(operator).__name__](clip.features, clip.grid, signals=signals_of(clip), **arguments)
-    tokens = tokens_of(clip)
+    plan = same_plan(operator, tokens_of(clip), reference)
+    return None if plan is None else reference
+
+
+def same_plan(operator: Any, tokens: tp.VisualTokens, reference: ReferencePlan) -> tp.TokenPlan | None:
+    """The plan, which equals the reference's; None where a decision was too close to call."""
     plan = operator.plan(tokens).validate()
     assert plan.kept == len(reference.anchors)
     if reference.margin < CLOSE:
         return None
     assert plan.anchors.tolist() == reference.anchors
     assert plan.assign.tolist() == reference.assign
-    merged = plan.apply(tokens).features.numpy()
-    np.testing.assert_allclose(merged, reference.merged, rtol=1e-5, atol=1e-5)
-    return reference
+    np.testing.assert_allclose(plan.apply(tokens).features.numpy(), reference.merged, rtol=1e-5, atol=1e-5)
+    return plan
 
 
 def agrees_on_all_clips(method: type, budgets: Sequence[Mapping[str, Any]] = BUDGETS, **more: Any) -> None:

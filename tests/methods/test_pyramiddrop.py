@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from methods.inside import CLOSE, LAYERS, next_layer, stages_kept
+from methods.held import CLOSE
+from methods.inside import LAYERS, stages_kept
 from oracles.methods import pyramiddrop
 
 import tokenprune as tp
@@ -17,7 +18,7 @@ import tokenprune as tp
 def test_it_is_the_reference(ratios: tuple[float, ...] | None) -> None:
     held = []
     for seen in LAYERS.values():
-        rows = next_layer(seen).rows("last")
+        rows = seen.next_layer().rows("last")
 
         def rows_at(stage: int, there: list[int], rows: np.ndarray = rows) -> np.ndarray:
             return rows[:, :, there]

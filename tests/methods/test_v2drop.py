@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from methods.inside import CLOSE, LAYERS, agrees_on_all_layers, stages_kept, tokens_of
+from methods.held import CLOSE
+from methods.inside import LAYERS, agrees_on_all_layers, stages_kept, tokens_of
 from oracles.methods import v2drop
 
 import tokenprune as tp

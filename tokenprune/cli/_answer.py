@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from tokenprune.cli._saving import ratio, ratio_text
-from tokenprune.cli._units import site_named
+from tokenprune.messages import site_named
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from tokenprune.cli._units import milliseconds, site_named, size
+from tokenprune.cli._units import milliseconds, size
+from tokenprune.messages import site_named
 
 if TYPE_CHECKING:
     from tokenprune.bench.speed.figures import Figure

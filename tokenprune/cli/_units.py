@@ -27,10 +27,3 @@ def _unit(count: float, step: int, names: Sequence[str]) -> str:
     while count >= step and place + 1 < len(names):
         count, place = count / step, place + 1
     return f"{count:.0f} {names[place]}" if place == 0 or count >= 100 else f"{count:.1f} {names[place]}"
-
-
-def site_named(site: str, layer: int | None) -> str:
-    """Where an operator acted, in words."""
-    if site == "after_layer":
-        return f"after layer {layer}"
-    return {"before_llm": "before the LLM", "after_prefill": "after the prefill"}[site]

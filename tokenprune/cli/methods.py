@@ -11,6 +11,7 @@ import typer
 
 from tokenprune.cli._output import wrong_usage
 from tokenprune.cli._tables import print_wide, text_table
+from tokenprune.messages import site_named
 
 if TYPE_CHECKING:
     from tokenprune.catalogue import Method, Parameter
@@ -20,7 +21,6 @@ UNITS = (
     "N tokens of D components, T frames, K kept; H heads of d components (G that hold keys), R text rows, L keys; "
     "`tokenprune methods NAME` says everything about one"
 )
-PLACES = {"before_llm": "before the LLM", "after_layer": "after a layer", "after_prefill": "after the prefill"}
 
 
 def methods(
@@ -52,7 +52,7 @@ class Listed:
         for each in self.found:
             name = f"{each.name}({each.variant})" if each.variant else each.name
             budget = "exact" if each.has_budget else "its own"
-            table.add_row(name, PLACES[each.site], reads(each), budget, each.paper, each.licence, each.cost)
+            table.add_row(name, site_named(each.site), reads(each), budget, each.paper, each.licence, each.cost)
         print_wide([table, UNITS])
 
 
@@ -74,7 +74,7 @@ class Page:
         method = self.method
         print(f"{method.name}  {method.summary}\n")
         facts = {
-            "acts": PLACES[method.site],
+            "acts": site_named(method.site),
             "reads": reads(method),
             "budget": "exact, by keep_ratio or keep" if method.has_budget else "its own",
             "paper": method.paper,
@@ -84,7 +84,8 @@ class Page:
         for fact, value in facts.items():
             print(f"  {fact}: {value or '-'}")
         for form in self.forms:
-            print(f"  {form.variant}: {PLACES[form.site]}, reads {reads(form)}; a variant, not the published method")
+            acts = site_named(form.site)
+            print(f"  {form.variant}: {acts}, reads {reads(form)}; a variant, not the published method")
         print("\nparameters")
         for each in method.parameters:
             print(f"  {each.name}: {each.type} = {each.default!r}")

@@ -6,8 +6,9 @@ Needs transformers, which each name below loads when it is first used; only adap
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from tokenprune.lazy import homes, loaded_on_use
 
 if TYPE_CHECKING:
     from tokenprune.hf.attention import ProjectionReader as ProjectionReader
@@ -29,18 +30,7 @@ _PUBLIC = {
     "locate": "known_module only_module",
     "placeholders": "PlaceholderRun placeholder_runs",
 }
-_HOME = {name: f"tokenprune.hf.{module}" for module, names in _PUBLIC.items() for name in names.split()}
+_HOME = homes(__name__, _PUBLIC)
 
 __all__ = [*_HOME]  # pyright: ignore[reportUnsupportedDunderAll]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module 'tokenprune.hf' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = loaded_on_use(globals(), _HOME)

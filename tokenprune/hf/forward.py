@@ -27,7 +27,7 @@ from tokenprune.hf.mass import MassBias, require_mass_backend
 from tokenprune.hf.press import Press, Watch
 from tokenprune.hf.reading import StageReading
 from tokenprune.hf.release import given_cache, kind_of, masks_after, require_stored
-from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM, Stage
+from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM
 from tokenprune.runtime.active import ActivePipeline
 from tokenprune.runtime.log import tell_attention
 from tokenprune.runtime.prefill import Prefill
@@ -35,6 +35,7 @@ from tokenprune.runtime.report import CacheBytes, LayerLog
 from tokenprune.runtime.slots import Gather, Slots
 from tokenprune.runtime.state import Step
 from tokenprune.signals import ATTENTION, VALUES
+from tokenprune.stage import Stage
 
 
 class PrefillForward:

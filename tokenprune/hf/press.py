@@ -19,10 +19,10 @@ from tokenprune.attention_view import AttentionView
 from tokenprune.errors import PlanError
 from tokenprune.hf.cache import PrunableHandle
 from tokenprune.hf.layer import PrunableLayer
-from tokenprune.operator import Stage
 from tokenprune.plan import TokenPlan
 from tokenprune.runtime.prefill import Prefill
 from tokenprune.runtime.slots import Slots
+from tokenprune.stage import Stage
 
 Queries = Callable[[bool], Tensor]
 

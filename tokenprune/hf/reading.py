@@ -19,9 +19,9 @@ from tokenprune.attention_view import AttentionView
 from tokenprune.errors import UnsupportedModeError
 from tokenprune.hf.attention import ProjectionReader
 from tokenprune.hf.cache import PrunableHandle
-from tokenprune.operator import Stage
 from tokenprune.runtime.state import TokenState
 from tokenprune.signals import ATTENTION, ATTENTION_BEFORE, ATTENTION_NEXT, HIDDEN_BEFORE
+from tokenprune.stage import Stage
 
 
 @dataclass(eq=False)

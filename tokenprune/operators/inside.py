@@ -49,7 +49,8 @@ class InsideLLM:
     needs: ClassVar[tuple[str, ...]] = ("attention",)
 
     def __post_init__(self) -> None:
-        check_layer("layer", self.layer)
+        if self.site == AFTER_LAYER:
+            check_layer("layer", self.layer)
         _ = self.budget
         object.__setattr__(self, "modalities", check_modalities(self.modalities))
 
@@ -76,12 +77,6 @@ class AtLayerOrBefore(InsideLLM):
     """A method of the paper's layer that has a form of its own before the LLM, ``layer=None``, on features alone."""
 
     layer: int | float | None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        if self.layer is not None:
-            check_layer("layer", self.layer)
-        _ = self.budget
-        object.__setattr__(self, "modalities", check_modalities(self.modalities))
 
     @property
     def variant(self) -> bool:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -13,6 +13,8 @@ from tokenprune.attention_view import AttentionView, attention_of
 from tokenprune.errors import InvalidValueError
 from tokenprune.operator import AFTER_PREFILL, check_modalities
 from tokenprune.operators.budgeted import Budgeted
+from tokenprune.operators.frame_shares import kept_with_scores
+from tokenprune.operators.selection import keep_best
 from tokenprune.plan import TokenPlan
 from tokenprune.points import undisturbed
 from tokenprune.tokens import VisualTokens
@@ -75,5 +77,4 @@ def lengths(vectors: Tensor) -> Tensor:
 
 
 def _best(scores: Tensor, count: int) -> TokenPlan:
-    best = torch.argsort(scores, descending=True, stable=True)[:count].sort().values
-    return replace(TokenPlan.keeping(best, len(scores)), scores=scores)
+    return kept_with_scores(keep_best(scores, scores, count), scores)

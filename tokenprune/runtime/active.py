@@ -16,7 +16,6 @@ import torch
 from tokenprune.adapter import AdaptedModel, AttentionReader, Prompt, VisualSpan
 from tokenprune.device import upload
 from tokenprune.errors import TokenPruneWarning, UnsupportedModeError
-from tokenprune.operator import Stage
 from tokenprune.pipeline import Pipeline
 from tokenprune.runtime.entrance import Entrance
 from tokenprune.runtime.log import tell_spans, tell_stages
@@ -26,6 +25,7 @@ from tokenprune.runtime.report import CacheBytes, LayerLog, Report, make_report
 from tokenprune.runtime.row_signals import Given, Recall, fill_signals
 from tokenprune.runtime.slots import Slots
 from tokenprune.runtime.state import RowState, TokenState
+from tokenprune.stage import Stage
 from tokenprune.tokens import VisualTokens
 
 

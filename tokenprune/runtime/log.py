@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from tokenprune.adapter import VisualSpan
 from tokenprune.attention_view import AttentionView
-from tokenprune.operator import Stage
+from tokenprune.messages import site_named
 from tokenprune.runtime.prefill import StageRecord
+from tokenprune.stage import Stage
 
 logger = logging.getLogger("tokenprune")
 
@@ -45,7 +46,5 @@ def tell_stages(records: Sequence[StageRecord]) -> None:
     """Each stage's counts."""
     for record in records if logger.isEnabledFor(logging.INFO) else ():
         stage = record.stage
-        place = {"before_llm": "before the LLM", "after_prefill": "after the prefill"}.get(
-            stage.site, f"after layer {stage.layer}"
-        )
+        place = site_named(stage.site, stage.layer)
         logger.info("%s %s: visual tokens %s -> %s", stage.name, place, record.before, record.after)

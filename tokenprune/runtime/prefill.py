@@ -13,11 +13,12 @@ from torch import Tensor
 from tokenprune.carried import GATHER, MERGE
 from tokenprune.errors import UnsupportedModeError
 from tokenprune.history import StepHistory
-from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM, Stage
+from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL, BEFORE_LLM
 from tokenprune.plan import TokenPlan
 from tokenprune.runtime.state import RowState, Step, TokenState
 from tokenprune.runtime.timing import Timestamp
 from tokenprune.signals import FEATURES
+from tokenprune.stage import Stage
 
 Attend = Callable[[int, Tensor], Any]
 """``(row, places) -> AttentionView`` of the layer that has just run, over these slots."""

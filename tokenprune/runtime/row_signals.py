@@ -13,7 +13,7 @@ from tokenprune.carried import MERGE, SUM
 from tokenprune.device import upload
 from tokenprune.errors import InvalidValueError, UnsupportedModeError
 from tokenprune.messages import shown
-from tokenprune.operator import BEFORE_LLM, Stage
+from tokenprune.operator import BEFORE_LLM
 from tokenprune.runtime.prefill import Prefill
 from tokenprune.runtime.state import RowState
 from tokenprune.signals import (
@@ -24,6 +24,7 @@ from tokenprune.signals import (
     RULES,
     check_signals,
 )
+from tokenprune.stage import Stage
 from tokenprune.tokens import VisualTokens
 
 Given = Mapping[str, Callable[[VisualTokens], Tensor]]

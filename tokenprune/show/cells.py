@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 
 from tokenprune.history import SpanHistory, StepHistory
+from tokenprune.messages import site_named
 from tokenprune.operator import AFTER_PREFILL, BEFORE_LLM
 from tokenprune.plan import TokenPlan
 
@@ -34,8 +35,7 @@ class Step:
     @property
     def where(self) -> str:
         """At which place it acted, in words."""
-        places = {BEFORE_LLM: "before the LLM", AFTER_PREFILL: "after the prefill, in any layer and head"}
-        return places.get(self.site, f"after layer {self.layer}")
+        return site_named(self.site, self.layer) + (", in any layer and head" if self.site == AFTER_PREFILL else "")
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenprune.errors import UnsupportedModeError
+from tokenprune.messages import shown
+
 LEAD = 14
 """Text tokens before the clip: as many as Qwen's template puts there."""
 STAMP = 5
 """Text tokens of a time such as ``<12.5 seconds>``."""
-FRAME_BY_FRAME = ("qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe")
-"""Model types whose processor writes times between frames."""
+FRAME_BY_FRAME = {"qwen2_vl": False, "qwen2_5_vl": False, "qwen3_vl": True, "qwen3_vl_moe": True}
+"""Model type -> whether its processor writes times between frames; of others nothing is known."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +34,15 @@ class ClipLayout:
 
     @classmethod
     def of(cls, config: Any, grid: tuple[int, int, int]) -> ClipLayout:
-        """The layout of a model with this configuration."""
-        return cls(grid, config.model_type in FRAME_BY_FRAME)
+        """The layout of a model with this configuration.
+
+        Raises:
+            UnsupportedModeError: it is of a type whose prompts are not known here.
+        """
+        if config.model_type not in FRAME_BY_FRAME:
+            known = ", ".join(FRAME_BY_FRAME)
+            raise UnsupportedModeError(f"speed is measured of {known} models, this one is {shown(config.model_type)}")
+        return cls(grid, FRAME_BY_FRAME[config.model_type])
 
     @property
     def times(self) -> int:

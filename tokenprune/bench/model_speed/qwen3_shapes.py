@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from tokenprune.bench.model_speed.qwen_config import MARKS, STD, text_config
+
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-
-STD = 0.02
 
 
 @dataclass(frozen=True)
@@ -61,25 +61,9 @@ class Qwen3Shape:
 
         half = self.head_dim // 2
         side = half * 20 // 64
-        rope = {"rope_type": "default", "rope_theta": 5e6, "mrope_section": [half - 2 * side, side, side]}
+        rope = {"rope_theta": 5e6, "mrope_section": [half - 2 * side, side, side], "mrope_interleaved": True}
         return Qwen3VLConfig(
-            text_config={
-                "vocab_size": 151936,
-                "hidden_size": self.hidden,
-                "intermediate_size": self.intermediate,
-                "num_hidden_layers": self.layers,
-                "num_attention_heads": self.heads,
-                "num_key_value_heads": self.kv_heads,
-                "head_dim": self.head_dim,
-                "max_position_embeddings": 262144,
-                "rms_norm_eps": 1e-6,
-                "initializer_range": STD,
-                "rope_parameters": {**rope, "mrope_interleaved": True},
-                "bos_token_id": 151643,
-                "eos_token_id": 151645,
-                "pad_token_id": 151643,
-                "tie_word_embeddings": self.tied,
-            },
+            text_config={**text_config(self, 151936, 262144, rope), "head_dim": self.head_dim},
             vision_config={
                 "depth": self.tower.depth,
                 "hidden_size": self.tower.hidden,
@@ -89,11 +73,8 @@ class Qwen3Shape:
                 "out_hidden_size": self.hidden,
                 "initializer_range": STD,
             },
-            image_token_id=151655,
-            video_token_id=151656,
-            vision_start_token_id=151652,
-            vision_end_token_id=151653,
             tie_word_embeddings=self.tied,
+            **MARKS,
         )
 
 

@@ -21,6 +21,7 @@ from tokenprune.bench.speed.result import Role
 from tokenprune.errors import UnsupportedModeError
 from tokenprune.hf.frontend.family import Parts
 from tokenprune.hf.frontend.features import VideoFeatures, encoded_before
+from tokenprune.hf.frontend.next_token import GREEDY
 from tokenprune.pipeline import Pipeline
 
 T = TypeVar("T")
@@ -160,12 +161,7 @@ def timed_answer(bench: Bench, way: AbstractContextManager[T]) -> tuple[dict[str
             streamer=clock,
             max_new_tokens=count,
             min_new_tokens=count,  # random weights, too, may say that they are done
-            do_sample=False,
-            num_beams=1,
-            # Sampling parameters that a checkpoint brings along would only be warned about.
-            temperature=None,
-            top_p=None,
-            top_k=None,
+            **GREEDY.options(),
         )
     if clock.new_tokens != count:
         raise UnsupportedModeError(f"the model gave {clock.new_tokens} tokens where {count} were asked for")

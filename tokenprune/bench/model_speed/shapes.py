@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tokenprune.bench.model_speed.qwen3_shapes import QWEN3_SHAPES, Qwen3Shape
+from tokenprune.bench.model_speed.qwen_config import MARKS, STD, text_config
 from tokenprune.errors import InvalidValueError, ModelLoadError
 from tokenprune.messages import not_one_of
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 SEED = 0
-STD = 0.02
-"""Standard deviation of the random matrices."""
 
 
 @dataclass(frozen=True)
@@ -65,23 +64,9 @@ class Shape:
         from transformers import Qwen2_5_VLConfig
 
         tower = self.tower
+        rope = {"rope_theta": 1e6, "mrope_section": list(self.sections)}
         return Qwen2_5_VLConfig(
-            text_config={
-                "vocab_size": self.vocabulary,
-                "hidden_size": self.hidden,
-                "intermediate_size": self.intermediate,
-                "num_hidden_layers": self.layers,
-                "num_attention_heads": self.heads,
-                "num_key_value_heads": self.kv_heads,
-                "max_position_embeddings": 128000,
-                "rms_norm_eps": 1e-6,
-                "initializer_range": STD,
-                "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": list(self.sections)},
-                "bos_token_id": 151643,
-                "eos_token_id": 151645,
-                "pad_token_id": 151643,
-                "tie_word_embeddings": self.tied,
-            },
+            text_config=text_config(self, self.vocabulary, 128000, rope),
             vision_config={
                 "depth": tower.depth,
                 "hidden_size": tower.hidden,
@@ -96,11 +81,8 @@ class Shape:
                 "tokens_per_second": 2,
                 "initializer_range": STD,
             },
-            image_token_id=151655,
-            video_token_id=151656,
-            vision_start_token_id=151652,
-            vision_end_token_id=151653,
             tie_word_embeddings=self.tied,
+            **MARKS,
         )
 
 

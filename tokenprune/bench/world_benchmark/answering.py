@@ -17,6 +17,7 @@ from tokenprune.bench.world_benchmark.positions import renumbered
 from tokenprune.hf.frontend.chat import Conversation, model_inputs
 from tokenprune.hf.frontend.family import Loaded
 from tokenprune.hf.frontend.features import encode, encoded_before, few_pixels
+from tokenprune.hf.frontend.next_token import GREEDY
 from tokenprune.hf.frontend.video import VideoClip
 from tokenprune.pipeline import Pipeline
 
@@ -113,12 +114,7 @@ def answer(
         output = loaded.model.generate(
             **seen.inputs,
             max_new_tokens=NEW_TOKENS,
-            do_sample=False,
-            num_beams=1,
-            # Sampling parameters that a checkpoint brings along would only be warned about.
-            temperature=None,
-            top_p=None,
-            top_k=None,
+            **GREEDY.options(),
         )
     new = output[:, seen.inputs["input_ids"].shape[1] :]
     decode = loaded.processor.tokenizer.batch_decode

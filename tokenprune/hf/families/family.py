@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -79,15 +78,3 @@ class Family:
         from tokenprune.hf.families.find import require_parts
 
         return require_parts(self, model)
-
-    def shipped(self) -> Path:
-        """No checkpoint ships with a family of the table."""
-        raise FileNotFoundError(f"no checkpoint of {self.name} ships with tokenprune: name one")
-
-    def demo(self) -> Path:
-        """Nor does a clip."""
-        raise FileNotFoundError(f"no clip for {self.name} ships with tokenprune: name one")
-
-    def unknown_words(self, question: str) -> tuple[str, ...]:
-        """Words that a shipped model was not taught: there is none."""
-        return ()

@@ -16,6 +16,7 @@ from tokenprune.errors import InvalidValueError
 from tokenprune.hf.frontend.clock import Clock
 from tokenprune.hf.frontend.family import Loaded
 from tokenprune.hf.frontend.features import VideoFeatures, encoded_before
+from tokenprune.hf.frontend.next_token import GREEDY
 from tokenprune.messages import shown
 from tokenprune.pipeline import Pipeline
 
@@ -72,12 +73,7 @@ def answer(
             streamer=clock,
             logits_processor=LogitsProcessorList([] if first is None else [_First(first)]),
             max_new_tokens=max_new_tokens,
-            do_sample=False,
-            num_beams=1,
-            # Sampling parameters that a checkpoint brings along would only be warned about.
-            temperature=None,
-            top_p=None,
-            top_k=None,
+            **GREEDY.options(),
         )
     new = output[0, moved["input_ids"].shape[1] :].tolist()
     return Answer(

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,13 @@ class AutoFamily:
 
     name: str = "transformers"
     model_class: str = "AutoModelForImageTextToText"
-    known: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> Sequence[str]:
+        """Released models of the table of families."""
+        from tokenprune.hf.families.table import FAMILIES
+
+        return [name for family in FAMILIES for name in family.known]
 
     def declines(self, source: str, config: Mapping[str, Any]) -> str | None:
         """What the adapters say of a model of this configuration, made without weights."""
