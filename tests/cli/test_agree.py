@@ -145,3 +145,15 @@ def test_means_and_their_intervals_go_by_parts() -> None:
     assert apart.low < 0.3
     assert Mean.of([[0.1, 0.3], [0.2]]) == Mean.of([[0.1, 0.3], [0.2]])
     assert math.isclose(Mean.of([[0.1, 0.3], [0.2]]).value, 0.2)
+
+
+def test_tokens_that_are_forbidden_do_not_hide_a_divergence() -> None:
+    import torch
+
+    from tokenprune.bench.agree.asking import divergence
+
+    plain, pruned = torch.tensor([0.5, 0.5, 0.0]).log(), torch.tensor([0.25, 0.75, 0.0]).log()
+    expected = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    assert divergence(plain, pruned) == pytest.approx(expected)
+    assert divergence(plain, plain) == 0.0
+    assert divergence(plain, torch.tensor([1.0, 0.0, 0.0]).log()) == math.inf

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from tokenprune.about import About
-from tokenprune.budget import Budget, as_fraction
+from tokenprune.budget import as_fraction
 from tokenprune.operator import check_modalities
+from tokenprune.operators.budgeted import Budgeted
 from tokenprune.operators.cover_order import Compared, Picked, farthest
 from tokenprune.plan import TokenPlan
 from tokenprune.points import Points, undisturbed
@@ -21,7 +22,7 @@ from tokenprune.tokens import VisualTokens
 
 
 @dataclass(frozen=True)
-class Cover:
+class Cover(Budgeted):
     """Keep farthest points, merge every other token into the nearest of them, and count how many each stands for.
 
     Defined for this package; the picks are those of Gonzalez (1985), whose covering radius is at most twice the best
@@ -57,27 +58,19 @@ class Cover:
         InvalidValueError: another argument is not allowed; or, by ``plan``, features hold NaN or infinity.
     """
 
-    keep_ratio: float | None = None
-    keep: int | None = None
     spread: float = 0.0
     outliers: float = 0.1
     modalities: tuple[str, ...] = ("video",)
 
     about: ClassVar[About] = About("of this package, after Gonzalez (1985)", "no code", "N K D")
     site: ClassVar[str] = "before_llm"
-    needs: ClassVar[tuple[str, ...]] = ()
     mass: ClassVar[str] = "sizes"
 
     def __post_init__(self) -> None:
-        _ = self.budget
+        super().__post_init__()
         as_fraction("spread", self.spread, low_open=False)
         as_fraction("outliers", self.outliers, low_open=False)
         object.__setattr__(self, "modalities", check_modalities(self.modalities))
-
-    @property
-    def budget(self) -> Budget:
-        """How many tokens stay."""
-        return Budget(self.keep_ratio, self.keep)
 
     def plan(self, tokens: VisualTokens) -> TokenPlan:
         """Decide which tokens go on, and which of them each other one is merged into."""

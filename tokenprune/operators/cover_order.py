@@ -7,6 +7,7 @@ import itertools
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -167,8 +168,12 @@ def _folded(x: Tensor, signs: Tensor, width: int) -> Tensor:
     return total
 
 
+@lru_cache(maxsize=4)
 def _signs(count: int) -> Tensor:
-    """``(count,)`` the Legendre symbols of 1, 2, 3, ... modulo a prime: whether a number is a square."""
+    """``(count,)`` the Legendre symbols of 1, 2, 3, ... modulo a prime: whether a number is a square.
+
+    A table that no caller may change, kept because making it takes a sixth of the time of a plan over 2304 tokens.
+    """
     numbers = torch.arange(1, PRIME, device="cpu")
     symbols = torch.full((PRIME,), -1.0, device="cpu")
     symbols[numbers * numbers % PRIME] = 1.0

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from tokenprune.errors import VideoError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tokenprune.answers import ClipQuestion
     from tokenprune.bench.benchmark import Journal
     from tokenprune.bench.runner import PreparedQuestion, VideoModel
@@ -78,10 +80,19 @@ class Agreement:
                 answer, logs = self.model.watched(prepared, pipeline, self.max_new_tokens)
                 report = {} if answer.report is None else answer.report.to_dict()
                 rows[name]["equal"].append(int(answer.token_ids == expected.token_ids))
-                # Never below 0 but by rounding.
-                rows[name]["kl"].append(max(0.0, float((expected_logs.exp() * (expected_logs - logs)).sum())))
+                rows[name]["kl"].append(divergence(expected_logs, logs))
                 rows[name]["budget"].append(report["layer_averaged_retained"][0])
         return rows
+
+
+def divergence(expected: Tensor, logs: Tensor) -> float:
+    """Kullback-Leibler divergence in nats of log probabilities ``(V,)`` from those that are expected.
+
+    What the checkpoint's settings forbid, with log probability -inf in both, adds nothing.
+    """
+    share = expected.exp()
+    total = float((share * (expected - logs))[share > 0].sum())
+    return max(0.0, total)  # below 0 by rounding only
 
 
 def videos_in(folder: Path) -> list[Path]:
