@@ -129,7 +129,7 @@ def timed(call: Callable[..., Any], *given: Any) -> tuple[Any, float]:
     return result, time.perf_counter() - start
 
 
-def summary(row: Row, rows: Iterable[Row], kinds: Sequence[str]) -> dict[str, Any]:
+def summary(row: Row, rows: Sequence[Row], kinds: Sequence[str]) -> dict[str, Any]:
     """What a row got right and in which time.
 
     A pruned one is compared with unpruned ones: of its tokens, of the most frames that take no longer, of its frames.
