@@ -12,11 +12,12 @@ pytest.importorskip("av")
 from speed.qwen_bench import bench
 from torch.utils.flop_counter import FlopCounterMode
 
+from tokenprune.bench.model_speed.decoder_sizes import decoder_shape
 from tokenprune.bench.model_speed.lower_bound import run_layers
-from tokenprune.bench.model_speed.rows import decoder_shape
-from tokenprune.bench.speed.arithmetic import DecoderShape, kv_bytes, prefill_flops
+from tokenprune.bench.speed.arithmetic import Attention, DecoderShape, kv_bytes, prefill_flops
 
-SHAPE = DecoderShape(layers=2, hidden=8, heads=4, kv_heads=2, head_dim=2, intermediate=16)
+WIDTH = 32  # of the tiny decoder: heads x head size
+SHAPE = DecoderShape(hidden=8, intermediate=16, mixers=(Attention(heads=4, kv_heads=2, head_dim=2),) * 2)
 
 
 @pytest.mark.parametrize("kept", [1, 0.5])
@@ -30,8 +31,8 @@ def test_the_formula_is_what_torch_counts_less_the_masked_half(kept: float, batc
         run_layers(made.parts, embeds, positions, lengths)
     with FlopCounterMode(display=False) as rotary:  # some releases make its angles by a product of matrices
         made.parts.text.rotary_emb(embeds, positions)
-    shape = decoder_shape(made)
-    masked = sum(batch * 4 * shape.heads * shape.head_dim * (n * n - n * (n + 1) // 2) for n in lengths)
+    shape = decoder_shape(made.parts.text)
+    masked = sum(batch * 4 * WIDTH * (n * n - n * (n + 1) // 2) for n in lengths)
     formula = prefill_flops(shape, [[n] * batch for n in lengths])
     assert formula == counter.get_total_flops() - rotary.get_total_flops() - masked
 

@@ -32,6 +32,9 @@ def _halved_up(config: Any) -> int:
     return -(-_patches(config) // 2)
 
 
+ONEVISION_SQUARES = Squares(video=_halved_up, image=_patches, tail=1)
+
+
 def _root(config: Any) -> int:
     return isqrt(int(config.image_seq_length))
 
@@ -135,7 +138,7 @@ LLAVA_ONEVISION = Family(
     name="llava_onevision",
     model_type="llava_onevision",
     model_class="LlavaOnevisionForConditionalGeneration",
-    grid=Squares(video=_halved_up, image=_patches, tail=1),
+    grid=ONEVISION_SQUARES,
     tower="model.vision_tower",
     decoders=ANY_TEXT,
     note="the newline after a video or image stays as text; an image in tiles (anyres) is refused",
