@@ -9,6 +9,7 @@ pytest.importorskip("transformers")
 pytest.importorskip("torchvision")
 pytest.importorskip("av")
 
+from families.tiny import CASES, tiny_model
 from speed.qwen_bench import bench
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -17,7 +18,7 @@ from tokenprune.bench.model_speed.lower_bound import run_layers
 from tokenprune.bench.speed.arithmetic import Attention, DecoderShape, kv_bytes, prefill_flops
 
 WIDTH = 32  # of the tiny decoder: heads x head size
-SHAPE = DecoderShape(hidden=8, intermediate=16, mixers=(Attention(heads=4, kv_heads=2, head_dim=2),) * 2)
+SHAPE = DecoderShape(8, (Attention(heads=4, kv_heads=2, head_dim=2),) * 2, widths=(16, 16))
 
 
 @pytest.mark.parametrize("kept", [1, 0.5])
@@ -45,3 +46,10 @@ def test_a_layer_by_hand() -> None:
 
 def test_a_cache_by_hand() -> None:
     assert kv_bytes(SHAPE, rows=3, longest=5, item_size=2) == 3 * 5 * 2 * (2 * 2 * 2) * 2
+
+
+def test_of_experts_those_count_that_a_token_is_sent_to() -> None:
+    case = next(case for case in CASES if str(case) == "qwen3_vl_moe")
+    shape = decoder_shape(tiny_model(case).model.language_model)
+    assert shape.widths == (2 * 16,) * 4
+    assert shape.mixers == (Attention(4, 2, 8),) * 4

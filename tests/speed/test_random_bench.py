@@ -175,7 +175,7 @@ def test_linear_attention_by_its_definition() -> None:
 
 def test_what_a_cache_of_both_kinds_of_layers_holds_by_hand() -> None:
     linear = GatedDelta(key_heads=1, value_heads=2, key_dim=3, value_dim=5, kernel=4)
-    shape = DecoderShape(8, 16, (linear, Attention(4, 2, 2)))
+    shape = DecoderShape(8, (linear, Attention(4, 2, 2)), widths=(16, 16))
     state = 4 * (2 * 3 + 2 * 5) * 2 + 2 * 3 * 5 * 4
     assert kv_bytes(shape, rows=3, longest=10, item_size=2) == 3 * (state + 10 * 2 * 2 * 2 * 2)
     assert kv_bytes(shape, 1, 20, 2) - kv_bytes(shape, 1, 10, 2) == 10 * 2 * 2 * 2 * 2

@@ -20,12 +20,18 @@ def decoder_shape(text: Any) -> DecoderShape:
     """
     config = text.config
     mixers = tuple(_mixer(layer, config, kind_of(text, index)) for index, layer in enumerate(text.layers))
-    return DecoderShape(config.hidden_size, config.intermediate_size, mixers)
+    return DecoderShape(config.hidden_size, mixers, tuple(_width(layer, config) for layer in text.layers))
 
 
 def cache_bytes(cache: Any) -> int | None:
     """Bytes of what a cache holds now: keys, values and the states of linear attention; None without a cache."""
     return None if cache is None else sum(tensor.nbytes for layer in cache.layers for tensor in _held(layer))
+
+
+def _width(layer: Any, config: Any) -> int:
+    if hasattr(layer.mlp, "experts"):
+        return int(config.num_experts_per_tok * config.moe_intermediate_size)
+    return int(config.intermediate_size)
 
 
 def _mixer(layer: Any, config: Any, kind: str) -> Mixer:

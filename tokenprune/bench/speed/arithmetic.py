@@ -100,13 +100,13 @@ class DecoderShape:
 
     Args:
         hidden: width of a hidden state.
-        intermediate: width of the gated feed-forward network.
         mixers: of each layer.
+        widths: of each layer's gated feed-forward network; of experts, those together that a token is sent to.
     """
 
     hidden: int
-    intermediate: int
     mixers: tuple[Mixer, ...]
+    widths: tuple[int, ...]
 
 
 # `torch.utils.flop_counter` would need one more prefill of every row, counts the masked half of causal attention, and
@@ -115,15 +115,15 @@ def prefill_flops(shape: DecoderShape, layer_tokens: Sequence[Sequence[int]]) ->
     """Floating-point operations of the decoder layers over a prompt; a multiply and an add are two.
 
     The projections, the gated feed-forward network (three matrices) and what mixes tokens. Norms, rotary embedding,
-    softmax, the language head and the operators themselves are left out.
+    softmax, the choice of experts, the language head and the operators themselves are left out.
 
     Args:
         shape: the decoder's.
         layer_tokens: per layer the tokens it computed, per row of the batch.
     """
     total = 0
-    for mixer, rows in zip(shape.mixers, layer_tokens):
-        weights = mixer.weights(shape.hidden) + 3 * shape.hidden * shape.intermediate
+    for mixer, width, rows in zip(shape.mixers, shape.widths, layer_tokens):
+        weights = mixer.weights(shape.hidden) + 3 * shape.hidden * width
         total += sum(2 * weights * tokens + mixer.flops(tokens) for tokens in rows)
     return total
 
