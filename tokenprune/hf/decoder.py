@@ -44,7 +44,7 @@ class HFDecoder:
         text: the decoder, which receives ``inputs_embeds`` and owns ``layers``.
         encoder: where the vision encoder can be read; None: operators that need its signals are refused.
         carried: what travels with the tokens of this family beyond what every decoder has.
-        refused: argument of a call -> why it cannot be given.
+        refused_arguments: argument of a call -> why it cannot be given.
     """
 
     model: PreTrainedModel
@@ -52,7 +52,7 @@ class HFDecoder:
     text: PreTrainedModel
     encoder: VisionEncoder | None = None
     carried: Sequence[Carried] = ()
-    refused: Mapping[str, str] = field(default_factory=dict[str, str])
+    refused_arguments: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def install(self, active: ActivePipeline) -> Sequence[Removable]:
         refuse_compiled_around(active.adapter.model, self.text)
@@ -61,7 +61,8 @@ class HFDecoder:
         require_known(self.text)
         require_next(active.stages, self.text, active.reader)
         probe = self._probe(active)
-        hooks = _Hooks(self.text, active, None if probe is None else probe.recall, self.carried, self.refused)
+        recall = None if probe is None else probe.recall
+        hooks = _Hooks(self.text, active, recall, self.carried, self.refused_arguments)
         put: list[Removable] = [hooks]
         try:
             if active.pipeline.mass is not None:
@@ -77,7 +78,7 @@ class HFDecoder:
             put.append(self.prompt.register_forward_hook(hooks.after_prompt, with_kwargs=True, always_call=True))
             put.append(self.text.register_forward_pre_hook(hooks.before_text, with_kwargs=True))
             put.append(self.text.register_forward_hook(hooks.after_text, with_kwargs=True, always_call=True))
-            put += guard_generate(self.model, self.text, active, hooks.net, self.refused)
+            put += guard_generate(self.model, self.text, active, hooks.net, self.refused_arguments)
             if hooks.acts:
                 put.append(self.model.register_forward_pre_hook(hooks.net.before_model))
                 put.append(self.model.register_forward_hook(hooks.net.after_model))

@@ -77,7 +77,8 @@ class FamiliesAdapter:
 
         family, _ = self._found(model)
         parts = family.parts(model)
-        return HFDecoder(parts.model, parts.prompt, parts.text, parts.encoder, family.carried, family.refused)
+        refused = family.refused_arguments
+        return HFDecoder(parts.model, parts.prompt, parts.text, parts.encoder, family.carried, refused)
 
     def family_of(self, model: nn.Module) -> Family:
         """The row of a model.

@@ -45,7 +45,7 @@ class Family:
         encoder: whether the tower is built like Qwen's, so that its attention can be read (signals of the encoder).
         decoders: class names of the decoders that have been tried; empty: the family has one of its own.
         refuse: from a config to the reason why such a model cannot be pruned, or None.
-        refused: argument of ``generate`` or of a forward -> why it cannot be given (anything but None and False).
+        refused_arguments: argument of ``generate`` or of a forward -> why nothing but None and False can be given.
         needs: packages beyond the extra ``[hf]``'s usual ones that its processor imports.
         note: what is special, for people.
         known: ids that are guessed at where a name is misspelt.
@@ -64,7 +64,7 @@ class Family:
     encoder: bool = False
     decoders: tuple[str, ...] = ()
     refuse: Callable[[Any], str | None] = nothing_to_refuse
-    refused: Mapping[str, str] = field(default_factory=dict[str, str])
+    refused_arguments: Mapping[str, str] = field(default_factory=dict[str, str])
     needs: tuple[str, ...] = ()
     note: str = ""
     known: tuple[str, ...] = ()
@@ -75,10 +75,14 @@ class Family:
 
     def placed(self, head: nn.Module) -> Family:
         """The same row with the places that this model's release has."""
-        if self.earlier is None or any(name == self.text for name, _ in head.named_modules()):
+        if self.earlier is None:
             return self
-        prompt, text, tower = self.earlier
-        return replace(self, prompt=prompt, text=text, tower=tower)
+        try:
+            head.get_submodule(self.text)
+        except AttributeError:
+            prompt, text, tower = self.earlier
+            return replace(self, prompt=prompt, text=text, tower=tower)
+        return self
 
     def parts(self, model: nn.Module) -> Parts:
         """Parts of a model of this family, in any wrapper.

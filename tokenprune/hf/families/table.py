@@ -16,8 +16,6 @@ from tokenprune.hf.families.grids.squares import CountedRuns, SquareRuns, Square
 ANY_TEXT = ("Qwen2Model", "Qwen3Model", "LlamaModel")
 DEEPSTACK = Carried("deepstack_visual_embeds", MERGE, packed_by="visual_pos_masks")
 AS_IMAGES = {"image": "image_token_id"}
-
-
 OMNI_REFUSED = {
     "use_audio_in_video": "audio inside a video stands between its frames, which would be read as many videos",
     "output_hidden_states": "a talker reads the hidden states of every token, some of which would be gone",
@@ -111,7 +109,7 @@ QWEN25_OMNI = Family(
     model_class="Qwen2_5OmniThinkerForConditionalGeneration",
     grid=MropeRunsBesideAudio(),
     earlier=("", "model", "visual"),
-    refused=OMNI_REFUSED,
+    refused_arguments=OMNI_REFUSED,
     note="the thinker alone (model.thinker), without its talker; audio stands before or after a video, not inside it",
 )
 QWEN3_OMNI = replace(
