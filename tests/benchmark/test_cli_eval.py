@@ -108,6 +108,7 @@ def test_the_same_result_gives_the_same_picture(run: Run, tmp_path: Path, suffix
         (("--methods", "Covr"), "--methods must be one of all, "),
         (("--methods", "Covr"), "did you mean 'Cover'?"),
         (("--methods", "Cover", "--budgets", "0.1,2"), "--budgets must be fractions in (0, 1], got '2'"),
+        (("--methods", "Cover", "--budgets", ""), "--budgets must be fractions in (0, 1], got ''"),
         (("--methods", "Cover", "--budgets", "x"), "--budgets must be fractions in (0, 1], got 'x'"),
         (("--budgets", "0.1"), "--budgets needs --methods"),
         (("--mass", "some"), "--mass must be one of with, without, both"),
