@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -28,7 +29,8 @@ class Outputs:
     """Files for the result; whatever would fail only after everything has been measured is refused first.
 
     Raises:
-        UsageError: a file in a directory that does not exist, a picture of an unknown kind, or no matplotlib.
+        UsageError: a file in a directory that is not there or cannot be written to, a picture of an unknown kind, or no
+            matplotlib.
     """
 
     out: OutOption = None
@@ -38,6 +40,8 @@ class Outputs:
         for option, path in (("--out", self.out), ("--plot", self.plot)):
             if path is not None and (path.is_dir() or not path.parent.is_dir()):
                 raise UsageError(f"{option} must name a file in a directory that exists, got {path}")
+            if path is not None and not os.access(path.parent, os.W_OK):
+                raise UsageError(f"{option} must name a file in a directory that can be written to, got {path}")
         if self.plot is None:
             return
         if self.plot.suffix not in PLOT_SUFFIXES:

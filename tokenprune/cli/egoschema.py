@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,6 +46,8 @@ class Files:
             raise UsageError(f"--videos must be a directory, got {self.videos}")
         if self.out.suffix != ".json" or self.out.is_dir() or not self.out.parent.is_dir():
             raise UsageError(f"--out must name a .json file in a directory that exists, got {self.out}")
+        if not os.access(self.out.parent, os.W_OK):
+            raise UsageError(f"--out must name a file in a directory that can be written to, got {self.out}")
 
     def read(self) -> tuple[list[EgoQuestion], Mapping[str, int]]:
         """The questions to ask, and the right answers that are known.
