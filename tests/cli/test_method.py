@@ -114,7 +114,7 @@ def test_values_are_json_or_python_or_words() -> None:
 
 
 def test_a_sweep_tries_each_method_with_what_it_has() -> None:
-    options = GridOptions(method="EVS,SnapKV,AttnPrune", keep_ratio="0.5,0.1", layer="1", settings=["window=4,8"])
+    options = GridOptions(method="EVS, SnapKV,AttnPrune", keep_ratio="0.5,0.1", layer="1", settings=["window=4,8"])
     points = list(options.parse().points())
     assert points == [
         *({"method": "EVS", "keep_ratio": ratio} for ratio in (0.5, 0.1)),

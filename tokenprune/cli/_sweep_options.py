@@ -61,7 +61,11 @@ class GridOptions:
             UsageError: a value that is no number, or that its operator does not allow; options that do not go together.
         """
         with wrong_usage():
-            grid = Grid((self._stages(),) if self.method is None else self._methods(self.method.split(",")))
+            grid = Grid(
+                (self._stages(),)
+                if self.method is None
+                else self._methods([name.strip() for name in self.method.split(",")])
+            )
             for point in grid.points():
                 pipeline_of(point)
         return grid
