@@ -71,8 +71,9 @@ class Pipeline:
     def __init__(
         self, operators: Iterable[Operator | Schedule] = (), *, mass: str | _LeftOut | None = LEFT_OUT
     ) -> None:
-        if isinstance(operators, type) or not isinstance(operators, Iterable):
-            raise InvalidValueError(f"operators must be a sequence of operators, got {shown(operators)}")
+        if isinstance(operators, (str, type)) or not isinstance(operators, Iterable):
+            hint = "; tp.preset makes a pipeline of a name" if isinstance(operators, str) else ""
+            raise InvalidValueError(f"operators must be a sequence of operators, got {shown(operators)}{hint}")
         given = tuple(itertools.islice(operators, MOST_OPERATORS + 1))  # an iterator might never end
         if len(given) > MOST_OPERATORS:
             raise InvalidValueError(f"a pipeline must have at most {MOST_OPERATORS} operators, but more are given")
@@ -160,8 +161,10 @@ class Pipeline:
         operators = data.get("operators")
         known = ("format", "version", "operators", *(["mass"] if version > 1 else []))
         unknown = [key for key in data if key not in known]
-        if not isinstance(operators, list) or unknown:
-            raise PipelineFileError(f'a pipeline needs a list "operators" and nothing else, got extra {shown(unknown)}')
+        if not isinstance(operators, list):
+            raise PipelineFileError(f'a pipeline needs a list "operators", got {shown(operators)}')
+        if unknown:
+            raise PipelineFileError(f"a pipeline has only {', '.join(known)}, got extra {shown(unknown)}")
         if len(operators) > MOST_OPERATORS:
             raise PipelineFileError(f"a pipeline must have at most {MOST_OPERATORS} operators, got {len(operators)}")
         try:

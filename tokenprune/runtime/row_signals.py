@@ -67,7 +67,8 @@ def require_sources(stages: Sequence[Stage], given: Given) -> None:
         if "relevance" in stage.needs and "relevance" not in given:
             raise InvalidValueError(
                 f'{stage.name} needs the signal relevance, which only you can give: attach(..., signals={{"relevance": '
-                "f}), where f(tokens) -> (N,), higher for what matters more"
+                "f}), where f(tokens) -> (N,), higher for what matters more; "
+                'CDPruner(relevance="text") reads the question instead'
             )
         early = {"attention", "embeddings"} & set(stage.needs) if stage.site == BEFORE_LLM else ()
         if early:
