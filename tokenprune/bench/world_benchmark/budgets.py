@@ -38,7 +38,7 @@ class Decoder:
     def spent_by(self, pipeline: Pipeline) -> int | None:
         """Tokens that all layers see of a prompt with one video, pruned; None where a budget names no number.
 
-        >>> Decoder(tokens=100, depth=4).spent_by(Pipeline([FastV(layer=0, keep_ratio=0.5)]))
+        >>> Decoder(tokens=100, depth=4).spent_by(tp.Pipeline([tp.FastV(layer=0, keep_ratio=0.5)]))
         250
         """
         left, seen, entered = self.tokens, [self.tokens] * self.depth, dict[int | None, int]()

@@ -35,7 +35,7 @@ def at_ratio(chosen: Method, ratio: float) -> Pipeline:
     """A method before the LLM, whose budget is the layer-averaged one.
 
     >>> at_ratio(method("EVS"), 0.1)
-    Pipeline(operators=(EVS(keep_ratio=0.1, keep=None, modalities=('video',)),), mass=None)
+    Pipeline(operators=(EVS(keep_ratio=0.1, keep=None),), mass=None)
     """
     return Pipeline([chosen.cls(keep_ratio=ratio, **_given(chosen))])
 
@@ -43,9 +43,9 @@ def at_ratio(chosen: Method, ratio: float) -> Pipeline:
 def at_budget(chosen: Method, ratio: float, decoder: Decoder) -> Pipeline | str:
     """A method at its paper's layers, at a budget that is averaged over all of them.
 
-    Inside the LLM it keeps as many tokens as it can, while all layers together see no more than after a method before the
-    LLM that keeps ``ratio``: a schedule comes down to its last stage by its own steps, a second half keeps its published
-    share of what the first leaves, which at large budgets may be all.
+    Inside the LLM it keeps as many tokens as it can, while all layers together see no more than after a method before
+    the LLM that keeps ``ratio``: a schedule comes down to its last stage by its own steps, a second half keeps its
+    published share of what the first leaves, which at large budgets may be all.
 
     Args:
         chosen: a method before or inside the LLM.
