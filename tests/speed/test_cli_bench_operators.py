@@ -74,6 +74,7 @@ def test_what_takes_too_long_is_named() -> None:
         (["--rounds", "0"], "rounds"),
         (["--warmup", "-1"], "warmup"),
         (["--layers", "-1"], "layers"),
+        (["--clock", "sand"], "clock"),
         (["--limit-seconds", "0"], "limit"),
         (["--device", "toaster"], "--device"),
         (["--device", "cuda:99"], "--device"),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 import tokenprune as tp
-from tokenprune.bench.speed import operators, operators_counting
+from tokenprune.bench.speed import operators, operators_request
 from tokenprune.bench.speed.arithmetic import DecoderShape, prefill_flops
 from tokenprune.bench.speed.clock import timed
 from tokenprune.bench.speed.content import scene_features
@@ -207,8 +208,7 @@ def test_what_takes_too_long_is_left_out_and_named(monkeypatch: pytest.MonkeyPat
         result = call()
         return result, float(result[0][0] if isinstance(result, tuple) else result[0])
 
-    for module in (operators, operators_counting):
-        monkeypatch.setattr(module, "timed", pretended)
+    monkeypatch.setattr(operators_request, "timed", pretended)
     monkeypatch.setattr(operators, "subjects_of", subjects)
     result = measure_operators(replace(REQUEST, limit=60.0, warmup=0, frames=(2, 8)))
     assert [[cost.name for cost in case.subjects] for case in result.cases] == [["fast", "slower"], ["fast"]]
@@ -255,6 +255,7 @@ def test_shorter_clips_are_the_beginning_of_the_longest() -> None:
         {"layers": -1},
         {"limit": 0.0},
         {"limit": float("nan")},
+        {"clock": "sand"},
         {"static": 1.01},
         {"device": torch.device("meta")},
     ],
@@ -262,6 +263,19 @@ def test_shorter_clips_are_the_beginning_of_the_longest() -> None:
 def test_bad_values_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(InvalidValueError):
         replace(REQUEST, **change)  # type: ignore[arg-type]
+
+
+def test_processor_time_is_that_of_one_thread_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    request = replace(REQUEST, clock="processor")
+    _, slept = request.timed(lambda: time.sleep(0.2))
+    assert slept < 0.1
+    assert replace(REQUEST, clock="wall").timed(lambda: time.sleep(0.2))[1] >= 0.2
+    with pytest.raises(InvalidValueError, match="got cuda"):
+        replace(request, device=torch.device("cuda"))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    with pytest.raises(InvalidValueError, match="one thread"):
+        replace(REQUEST, clock="processor")
 
 
 def test_the_view_is_laid_out_like_a_prompt() -> None:

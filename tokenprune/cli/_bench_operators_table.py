@@ -31,7 +31,8 @@ def print_tables(result: OperatorsResult) -> None:
 
 def seconds_table(result: OperatorsResult) -> Table:
     """Median milliseconds of a run."""
-    return _table("milliseconds (median)", result, lambda cost: f"{1000 * cost.seconds.median:.3g}")
+    kind = "" if result.setting["clock"] == "wall" else " of the processor"
+    return _table(f"milliseconds{kind} (median)", result, lambda cost: f"{1000 * cost.seconds.median:.3g}")
 
 
 def share_table(result: OperatorsResult) -> Table:

@@ -77,6 +77,10 @@ def bench_operators(
     limit_seconds: Annotated[
         float, typer.Option(help="Leave out an operator on clips where one run takes longer.", metavar="X")
     ] = 60.0,
+    clock: Annotated[
+        str,
+        typer.Option(help="wall, or processor: of this process alone, on a CPU with OMP_NUM_THREADS=1."),
+    ] = "wall",
     device: DeviceOption = None,
     dtype: Annotated[
         str,
@@ -110,6 +114,7 @@ def bench_operators(
             dtype=_dtype(machine.dtype, there),
             layers=layers,
             limit=limit_seconds,
+            clock=clock,
         )
     with progress_bar("runs") as progress:
         result = measure_operators(request, progress)

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from tokenprune.bench.speed.clock import timed
 from tokenprune.bench.speed.content import scene_features
 from tokenprune.bench.speed.figures import Figure, Progress, Sample, interleave
 from tokenprune.bench.speed.machine import describe_machine
@@ -44,7 +43,7 @@ def measure_operators(request: OperatorsRequest, progress: Progress | None = Non
         failed = counted.run(_part(progress, 0, total))
         left = [key for key in subjects if key in counted.dispatched and label(key) not in counted.slow]
         skipped = (len(subjects) - len(left)) * (request.warmup + request.rounds)
-        runs = {label(key): _timed_run(request.device, subjects[key]) for key in left}
+        runs = {label(key): _timed_run(request, subjects[key]) for key in left}
         timings = interleave(runs, request.rounds, request.warmup, _part(progress, len(subjects) + skipped, total))
         seconds = {key: timings.figures[label(key)]["seconds"] for key in left if label(key) in timings.figures}
     return OperatorsResult(
@@ -76,9 +75,9 @@ def _part(progress: Progress | None, before: int, total: int) -> Progress | None
     return None if progress is None else lambda done, _: progress(before + done, total)
 
 
-def _timed_run(device: torch.device, subject: Subject) -> Callable[[], Sample]:
+def _timed_run(request: OperatorsRequest, subject: Subject) -> Callable[[], Sample]:
     def run() -> Sample:
-        _, seconds = timed(device, subject.ready())
+        _, seconds = request.timed(subject.ready())
         return {"seconds": seconds}
 
     return run
@@ -138,4 +137,5 @@ def _setting(request: OperatorsRequest) -> dict[str, Any]:
         "intermediate": request.intermediate,
         "layers": request.layers,
         "limit": request.limit,
+        "clock": request.clock,
     }

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from tokenprune.bench.speed.clock import timed
 from tokenprune.bench.speed.dispatched import Dispatched, count_dispatched
 from tokenprune.bench.speed.figures import Progress, Sample, interleave
 from tokenprune.bench.speed.operators_request import OperatorsRequest
@@ -58,7 +57,7 @@ class Counted:
                 self.slow[label(key)] = f"would take {least:.0f} s at least, by the shorter clip"
                 return {}
             call = subject.ready()
-            (result, self.dispatched[key]), seconds = timed(device, lambda: count_dispatched(call, device))
+            (result, self.dispatched[key]), seconds = self._request.timed(lambda: count_dispatched(call, device))
             self._seconds[key] = seconds
             if seconds > self._request.limit:
                 self.slow[label(key)] = f"its first run took {seconds:.0f} s"
