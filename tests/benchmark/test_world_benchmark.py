@@ -188,10 +188,11 @@ def test_every_method_that_has_a_budget_and_needs_nothing_from_outside_is_known(
     known = known_methods()
     assert {"Cover", "STMerge", "RandomSelect", "UniformSelect", "EVS", "CDPruner", "VisionZip"} <= set(known)
     assert {"AttnPrune", "FastV", "PyramidDrop", "DART", "DART(layer=None)", "HoliTomInner"} <= set(known)
-    assert not {"RopeCausalScore", "SnapKV"} & set(known)
+    assert "SnapKV" in known
+    assert "RopeCausalScore" not in known
     assert not {"AttnPrune", "DART", "PyramidDrop"} & set(known_methods(BEFORE))
     suite = grid_suite(MethodGrid(budgets=(0.5,)), Decoder(192, 28))
-    assert len(suite.entries) + 2 * len(suite.unreachable) == 2 * len(known)
+    assert len(suite.entries) == 2 * len(known) - 4  # a press cannot be used with mass
     assert suite.unreachable == {}
 
 
@@ -207,13 +208,18 @@ def test_before_a_model_is_known_there_are_the_methods_whose_ratio_is_the_budget
         grid_pipelines(MethodGrid(("FastV",), (0.25,)))
 
 
-def test_methods_inside_the_llm_at_layer_averaged_budgets(checkpoint: Path) -> None:
+def test_methods_inside_the_llm_and_after_it_at_layer_averaged_budgets(checkpoint: Path) -> None:
     """What is measured is what was reckoned; what no count can reach is named with the reason, and not run."""
     names = ("AttnPrune", "FastV", "PyramidDrop", "SparseVLM", "V2Drop", "DART", "STTM", "FrameFusion", "RandomPrune")
-    grid = MethodGrid((*names, "FlashVIDInner", "HoliTomInner", "Cover"), (0.8, 0.01), (None,))
+    grid = MethodGrid((*names, "FlashVIDInner", "HoliTomInner", "Cover", "TOVA"), (0.8, 0.01), (None,))
     result = measure(checkpoint, methods=grid, questions=2, against=("FastV",))
     decoder = Decoder(TOKENS, result.setting["decoder_layers"])
+    pressed = by_name(result)["TOVA before the question at 80 %"]
+    assert (pressed.budget, pressed.retained) == (1.0, pytest.approx(math.ceil(0.8 * TOKENS) / TOKENS))
+    assert pressed.notes["pressed"] == "before the question"
     for row in result.rows[1:]:
+        if "TOVA" in row.name:
+            continue
         assert row.nominal is not None
         assert row.pipeline is not None
         spent = decoder.spent_by(tp.Pipeline.from_dict(row.pipeline))

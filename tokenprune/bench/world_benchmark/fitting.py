@@ -10,7 +10,7 @@ from typing import Any
 from tokenprune.bench.world_benchmark.budgets import Decoder
 from tokenprune.budget import Budget
 from tokenprune.catalogue import Method, method
-from tokenprune.operator import BEFORE_LLM
+from tokenprune.operator import AFTER_LAYER, AFTER_PREFILL
 from tokenprune.pipeline import Pipeline
 
 CHOSEN: Mapping[str, Mapping[str, Any]] = {"CDPruner": {"relevance": "text"}}
@@ -21,18 +21,21 @@ SECOND_HALVES: Mapping[str, tuple[str, float]] = {"FlashVIDInner": ("FlashVID", 
 
 
 def series_of(chosen: Method) -> str:
-    """How a method's rows are named: with its variant, a second half with the first.
+    """How a method's rows are named: with its variant, a second half with the first, a press with when it acts.
 
-    >>> series_of(method("HoliTomInner"))
-    'HoliTom+HoliTomInner'
+    >>> series_of(method("HoliTomInner")), series_of(method("KNorm"))
+    ('HoliTom+HoliTomInner', 'KNorm before the question')
     """
+    if chosen.site == AFTER_PREFILL:
+        return f"{chosen.name} before the question"
     if chosen.name in SECOND_HALVES:
         return f"{SECOND_HALVES[chosen.name][0]}+{chosen.name}"
     return f"{chosen.name}({chosen.variant})" if chosen.variant else chosen.name
 
 
 def at_ratio(chosen: Method, ratio: float) -> Pipeline:
-    """A method before the LLM, whose budget is the layer-averaged one.
+    """A method whose ratio is the budget whatever the model: before the LLM the layer-averaged one, after the prefill
+    that of the cache.
 
     >>> at_ratio(method("EVS"), 0.1)
     Pipeline(operators=(EVS(keep_ratio=0.1, keep=None),), mass=None)
@@ -45,17 +48,18 @@ def at_budget(chosen: Method, ratio: float, decoder: Decoder) -> Pipeline | str:
 
     Inside the LLM it keeps as many tokens as it can, while all layers together see no more than after a method before
     the LLM that keeps ``ratio``: a schedule comes down to its last stage by its own steps, a second half keeps its
-    published share of what the first leaves, which at large budgets may be all.
+    published share of what the first leaves, which at large budgets may be all. After the prefill, through which all
+    layers see every token, ``ratio`` is what the cache of each of them keeps.
 
     Args:
-        chosen: a method before or inside the LLM.
+        chosen: the method.
         ratio: layer-averaged fraction **kept**, in (0, 1].
         decoder: what budgets are counted in.
 
     Returns:
         The pipeline; where there is none that spends so little, the reason.
     """
-    if chosen.site == BEFORE_LLM:
+    if chosen.site != AFTER_LAYER:
         return at_ratio(chosen, ratio)
     wanted = decoder.depth * Budget(ratio).count(decoder.tokens)
     keeping = _second_half(chosen) if chosen.name in SECOND_HALVES else _alone(chosen)

@@ -7,17 +7,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tokenprune.bench.benchmark import MethodGrid
 from tokenprune.bench.world_benchmark.budgets import Decoder
-from tokenprune.bench.world_benchmark.entries import Entry, Fixed, Suite
+from tokenprune.bench.world_benchmark.entries import Entry, Fixed, Pressed, Suite
 from tokenprune.bench.world_benchmark.fitting import at_budget, at_ratio, series_of
 from tokenprune.catalogue import Method, methods
 from tokenprune.errors import InvalidValueError
 from tokenprune.messages import not_one_of
-from tokenprune.operator import AFTER_LAYER, BEFORE_LLM
+from tokenprune.operator import BEFORE_LLM, SITES
 from tokenprune.pipeline import Pipeline
 
 Masses = tuple[str | None, ...]
 
-BEFORE, ASKED = (BEFORE_LLM,), (BEFORE_LLM, AFTER_LAYER)
+BEFORE, ASKED = (BEFORE_LLM,), SITES
 """Sites of the methods whose ratio is a budget whatever the model, and of all that a benchmark can ask."""
 
 
@@ -57,7 +57,8 @@ def grid_suite(grid: MethodGrid, decoder: Decoder) -> Suite:
                 continue
             for label, series, form in _forms(series_of(chosen), found, budget, grid.masses):
                 seeded = any(hasattr(operator, "seed") for operator in form)
-                entries.append(Fixed(label, series, form, nominal=budget, reseeded=seeded, method=name))
+                row = Pressed if form.presses else Fixed
+                entries.append(row(label, series, form, nominal=budget, reseeded=seeded, method=name))
     return Suite(tuple(entries), unreachable)
 
 
@@ -88,6 +89,6 @@ def named_suite(name: str, pipeline: Pipeline, masses: Masses) -> list[Fixed]:
 
 
 def with_masses(pipeline: Pipeline, masses: Masses) -> Iterator[Pipeline]:
-    """The pipeline with each of these masses; as it is where there are none, or nothing is removed."""
-    forms: Iterable[str | None] = masses if masses and len(pipeline) else (pipeline.mass,)
+    """The pipeline with each of these masses; as it is where there are none, nothing is removed, or it is a press."""
+    forms: Iterable[str | None] = masses if masses and len(pipeline) and not pipeline.presses else (pipeline.mass,)
     return (Pipeline(pipeline.operators, mass=mass) for mass in forms)
