@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Sequence
 from dataclasses import FrozenInstanceError, dataclass
@@ -46,6 +47,17 @@ def test_every_builtin_operator_has_a_row_that_says_everything(name: str) -> Non
         assert len(row.summary) < 200
         assert [parameter.name for parameter in row.parameters]
         json.dumps(row.to_dict())
+
+
+@pytest.mark.parametrize(
+    "name", [row.name for row in tp.methods() if row.paper.startswith("arXiv") and not row.variant]
+)
+def test_a_published_method_names_its_paper_what_differs_and_what_was_published(name: str) -> None:
+    row = rows(name)[0]
+    text = inspect.getdoc(row.cls) or ""
+    assert row.paper in text
+    assert "\nPublished" in text
+    assert "\nDiffers from the " in text or "\nThe authors published no code" in text
 
 
 def test_a_row_is_what_an_operator_of_the_class_says() -> None:

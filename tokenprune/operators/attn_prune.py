@@ -30,6 +30,11 @@ class AttnPrune:
 
     PruneVid (arXiv 2412.16117), section on LLM-guided token selection, eq. 7 and 8; ``floor`` is this package's own.
 
+    Differs from the authors' code, as the paper does: scores are of the attention that the layer uses, after RoPE and
+    causal, and one ranking is kept; ``scorer="content"`` and ``select="stratified"`` are nearer to the code.
+
+    Published: only with the other two stages, see :class:`STMerge`.
+
     >>> AttnPrune(layer=0.36, keep_ratio=0.4, floor=0.5).needs
     ('attention', 'embeddings')
 

@@ -45,6 +45,9 @@ class CDPruner(Budgeted):
     to gain (there: rounding, and repeated indices) the rest is taken by relevance. Residuals are computed in fp64 and
     resolved to 1e-6, ties go to the lower index; blocks of frames are cut to 3344 tokens.
 
+    Published: LLaVA keeps 94 % of its accuracy on images with 95 % fewer FLOPs and 78 % less latency; no figure on
+    video.
+
     >>> tokens = VisualTokens(torch.eye(4), grid=(1, 2, 2), signals={"relevance": torch.tensor([0.1, 0.9, 0.8, 0.2])})
     >>> CDPruner(keep=2).plan(tokens).anchors
     tensor([1, 2])

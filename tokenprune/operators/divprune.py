@@ -34,6 +34,9 @@ class DivPrune(Budgeted):
     the code computes NaN, and distances that fp32 cannot tell apart are ties, which go to the lower index. Most
     distances are computed only when they can matter, which changes no decision. Written from the paper alone.
 
+    Published: images and LLaVA mostly. As run by others Qwen2.5-VL-7B keeps 96.0 % of its video scores at 20 % of the
+    tokens.
+
     >>> tokens = VisualTokens(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]]), grid=(3, 1, 1))
     >>> DivPrune(keep=2).plan(tokens).anchors
     tensor([0, 2])

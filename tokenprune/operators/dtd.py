@@ -30,6 +30,8 @@ class DTD(SimilarityCut):
     cosines are computed in fp32 and resolved to 1e-6, and of equal ones the lower index stays; a zero token has cosine
     0. Their other form, a share of each frame, is left to the budget, which is exact; pixels are not compared.
 
+    Published: Qwen2.5-VL-7B without training gains 5.7 points on the long videos of VideoMME at 15.4 % of the tokens.
+
     >>> tokens = VisualTokens(torch.ones(6, 4), grid=(3, 1, 2))
     >>> DTD().plan(tokens).anchors
     tensor([0, 1])

@@ -39,6 +39,9 @@ class DyCoke:
     frames stay whole and the others share the rest evenly; a budget below the whole frames is shared evenly by those,
     whose first tokens stay. Cosines that fp32 cannot tell apart are ties, which go to the lower index.
 
+    Published: with its pruning while decoding, 1.5 times as fast in 1.4 times less memory. As run by others
+    LLaVA-OneVision-7B keeps 96.5 % of its scores at 30 % of the tokens, Qwen2.5-VL-7B 94.5 % at 12.5 %.
+
     >>> tokens = VisualTokens(torch.eye(2).repeat(4, 1), grid=(4, 1, 2))
     >>> DyCoke(k=0.5).plan(tokens).anchors
     tensor([0, 1, 2, 4, 6])

@@ -29,6 +29,9 @@ class EVS(Budgeted):
     exactly, by the first of its tokens; the count is rounded up from the ratio as written, where floats lose a token;
     cosines that fp32 cannot tell apart are ties, which go to the lower index.
 
+    Published: Video-Bench falls from 74.2 to 72.3 at 25 % of the tokens while the first token comes 33.5 % sooner, as
+    vLLM measured; VideoMME from 78.1 to 75.0 at 20 %, as SGLang did. There is no table for Qwen2.5-VL.
+
     >>> tokens = VisualTokens(torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]), grid=(3, 1, 1))
     >>> EVS(keep=2).plan(tokens).anchors
     tensor([0, 2])

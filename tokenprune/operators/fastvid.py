@@ -54,6 +54,9 @@ class FastVID(Budgeted):
     index, tokens stay in raster order. A frame's feature is the mean of its tokens, as in the authors' work for
     Qwen2.5-VL.
 
+    Published: Qwen2.5-VL-7B with up to 768 frames keeps 93.3 % of VideoMME at 24.1 % of the tokens; as run by
+    FlashVID's authors, 96.4 and 93.2 % of its scores at 20 and 10 % with 32 frames.
+
     >>> signals = {"encoder_pooled": torch.tensor([0.5, 0.2, 0.2, 0.1])}
     >>> FastVID(keep=2, segments=1).plan(VisualTokens(torch.eye(4), (1, 2, 2), signals=signals)).anchors
     tensor([0, 1])

@@ -52,6 +52,9 @@ class FlashVID(Budgeted):
     Qwen2.5-VL, by attention alone. Cosines are resolved to 1e-6, ties go to the lower index, tokens stay in raster
     order.
 
+    Published: with its inner half, Qwen2.5-VL-7B at 32 frames keeps 97.7 and 95.6 % of its scores at 20 and 10 % of the
+    tokens, averaged over the layers; LLaVA-OneVision-7B 99.1 % at 10 %.
+
     >>> signals = {"encoder_column": torch.tensor([0.1, 0.7, 0.1, 0.1])}
     >>> still = VisualTokens(torch.eye(2).repeat(2, 1), (2, 1, 2), signals=signals)
     >>> FlashVID(keep=2).plan(still).anchors

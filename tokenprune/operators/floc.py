@@ -36,6 +36,8 @@ class FLoC(Budgeted):
     A chunk is shorter than 32 frames where its table of cosines would take more than 224 MiB (above 239 tokens a
     frame), and a part of a frame where one frame's would.
 
+    Published: Qwen2.5-VL-7B keeps 96.8 % of its video scores at 12.5 % of the tokens, 93.0 % at 6.25 %.
+
     >>> tokens = VisualTokens(torch.tensor([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0], [3.0, 0.0]]), grid=(2, 1, 2))
     >>> FLoC(keep=2).plan(tokens).anchors
     tensor([1, 2])

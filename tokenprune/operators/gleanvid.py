@@ -47,6 +47,9 @@ class GleanVID(Budgeted):
     would blow up rounding, and a QR add it; scores are resolved to 1e-6, ties go to the lower index. The leading
     direction is found in a Krylov space of 48 dimensions.
 
+    Published: Qwen3-VL-8B at 32 frames keeps 98.6 and 97.0 % of its scores at 25 and 15 % of the tokens; 160 frames at
+    the tokens of 16 gain 12.4 %.
+
     >>> tokens = VisualTokens(torch.randn(12, 4), grid=(3, 2, 2))
     >>> len(GleanVID(keep=5).plan(tokens).anchors)
     5

@@ -45,6 +45,9 @@ class HoliTom(Budgeted):
     Their option that clusters the moving tokens as well (D above 0) never ran and is not there. Cosines are resolved to
     1e-6, ties go to the lower index, tokens stay in raster order.
 
+    Published: with its inner half, LLaVA-OneVision-7B keeps 99.1 % of its scores at 6.9 % of the FLOPs. As run by
+    others, with norms for attention, Qwen3-VL-8B keeps 93.8 and 91.0 % at 25 and 15 % of the tokens.
+
     >>> signals = {"encoder_column": torch.tensor([0.1, 0.7, 0.1, 0.2])}
     >>> still = VisualTokens(torch.tensor([[1.0], [2.0], [3.0], [-2.0]]), (2, 1, 2), signals=signals)
     >>> HoliTom(keep=2).plan(still).assign

@@ -36,6 +36,8 @@ class InfiniPotV(ScoredPress):
     place that an earlier operator has emptied in all recent frames counts as a cosine of 0; values are not pooled over
     neighbours; the budget is exact, ties go to the lower index.
 
+    Published: up to 94 % less peak memory on streams while four models keep the accuracy of their whole cache.
+
     >>> keys, values = torch.tensor([[[1.0, 0], [0, 1], [1, 0], [1, 0]]]), torch.tensor([[[5.0], [1], [1], [9]]])
     >>> view = tp.AttentionView.of(keys[:, 3:], keys, torch.arange(3), values)
     >>> tokens = VisualTokens(keys[0, :3], (3, 1, 1), signals={"attention": view})

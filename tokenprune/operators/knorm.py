@@ -24,6 +24,8 @@ class KNorm(ScoredPress):
     Differs from the authors' code: only visual tokens are cut, once, after the prefill; every layer keeps equally
     many, the first two layers too, which the paper spares; the budget is exact, ties go to the lower index.
 
+    Published: text only: half of the cache without loss in language modelling, a tenth of it in passkey retrieval.
+
     >>> keys = torch.tensor([[[2.0], [1.0], [3.0]], [[1.0], [2.0], [3.0]]])
     >>> view = tp.AttentionView.of(keys[:, 2:], keys, torch.arange(2))
     >>> tokens = VisualTokens(torch.zeros(2, 1), (2, 1, 1), signals={"attention": view})

@@ -30,6 +30,8 @@ class SnapKV(ScoredPress):
     its ends; where several query heads share a key-value head their mean decides, as one cache can be kept only once;
     the budget is exact, ties go to the lower index.
 
+    Published: text only: 3.6 times as fast in 8.2 times less memory at 16 000 tokens, scores comparable.
+
     >>> x = torch.tensor([[[0.0], [0.0], [3.0], [1.0]]])
     >>> view = tp.AttentionView.of(x[:, 3:], x, torch.arange(3))
     >>> tokens = VisualTokens(x[0, :3], (3, 1, 1), signals={"attention": view})

@@ -30,11 +30,17 @@ SLACK = 1e-6  # a mean cosine this little below tau reaches it: fp32 cannot tell
 class STMerge:
     """Merge what stays the same over time, then what looks alike in space.
 
-    The frames are split into segments (DPC-KNN on frame means, made contiguous). Within a segment, a position whose
-    tokens have a mean pairwise cosine of at least ``tau`` is static: its tokens become one, their mean over time.
-    Static tokens of a segment, and dynamic tokens of each frame, are then clustered by DPC-KNN and merged into plain
-    means. A static token's anchor is its cluster centre in the segment's first frame, a dynamic one's the centre.
-    One-frame segments are all dynamic.
+    Stage 1 of PruneVid (arXiv 2412.16117). The frames are split into segments (DPC-KNN on frame means, made
+    contiguous). Within a segment, a position whose tokens have a mean pairwise cosine of at least ``tau`` is static:
+    its tokens become one, their mean over time. Static tokens of a segment, and dynamic tokens of each frame, are then
+    clustered by DPC-KNN and merged into plain means. A static token's anchor is its cluster centre in the segment's
+    first frame, a dynamic one's the centre. One-frame segments are all dynamic.
+
+    Differs from the authors' code: the lower index breaks ties, not random noise; ``tau`` itself is static; any number
+    of frames will do, where the code fails below seven; distances are relative by default; a budget can be met exactly.
+
+    Published: with both other stages, LLaVA-OneVision-7B at 17 % of the tokens gives up half a point of MVBench and
+    gains as much on VideoMME. Alone and as run by FastVID's authors, Qwen2.5-VL-7B keeps 88.1 % of VideoMME at 24.5 %.
 
     >>> still = VisualTokens(torch.randn(1, 16, 8).repeat(4, 1, 1).view(64, 8), grid=(4, 4, 4))
     >>> len(STMerge(tau=0.8, cluster_ratio=0.5).plan(still).apply(still))  # 16 positions stand still, half of them stay

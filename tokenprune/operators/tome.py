@@ -33,6 +33,9 @@ class ToMe(Budgeted):
     that they keep the video's order. Cosines are resolved to 1e-6, ties go to the lower index, a zero token has
     cosine 0. Nothing of the authors' code, which is for non-commercial use, was used.
 
+    Published: inside a vision transformer, 2.2 times the throughput on video for 0.2 to 0.3 points; nothing before an
+    LLM.
+
     >>> tokens = VisualTokens(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 2.0], [3.0, 0.0]]), grid=(1, 2, 2))
     >>> ToMe(keep=2).plan(tokens).assign
     tensor([1, 0, 0, 1])

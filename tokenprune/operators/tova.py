@@ -25,6 +25,8 @@ class TOVA(ScoredPress):
     after its last layer, and what is decoded stays; only visual tokens are cut; the budget is exact, ties go to the
     lower index.
 
+    Published: text only: nearly on par with the whole cache at an eighth of it in some tasks, 4.8 times the throughput.
+
     >>> x = torch.tensor([[[0.0], [2.0], [1.0]]])
     >>> view = tp.AttentionView.of(x[:, 2:], x, torch.arange(2))
     >>> TOVA(keep=1).plan(VisualTokens(x[0, :2], (2, 1, 1), signals={"attention": view})).anchors

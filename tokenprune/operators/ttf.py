@@ -22,16 +22,18 @@ from tokenprune.tokens import VisualTokens
 class TTF(SimilarityCut):
     """Drop the tokens that resemble one of the 3 x 3 around their place in the anchor frame.
 
-    TTF, section 3.1: the anchor frame's mean has the highest cosine to the mean of all tokens. For a token of another
-    frame ``best[t, p]`` is the highest cosine to the tokens at the places around ``p``, itself included, of the
-    anchor frame, as far as the grid reaches; the token is dropped if ``best > threshold``. The anchor frame stays. With
-    ``keep_ratio`` or ``keep`` the tokens are taken in the order of rising ``best``, the anchor frame first, until the
-    budget is met, and the threshold is not used.
+    TTF (arXiv 2605.07355), section 3.1: the anchor frame's mean has the highest cosine to the mean of all tokens. For a
+    token of another frame ``best[t, p]`` is the highest cosine to the tokens at the places around ``p``, itself
+    included, of the anchor frame, as far as the grid reaches; the token is dropped if ``best > threshold``. The anchor
+    frame stays. With ``keep_ratio`` or ``keep`` the tokens are taken in the order of rising ``best``, the anchor frame
+    first, until the budget is met, and the threshold is not used.
 
     The authors published no code. Of their text this keeps everything but the order: the paper puts the anchor frame in
     front, here tokens stay in raster order, so that text and positions are not moved. A dropped token is identified
     with its match and not averaged into it, so it counts as dropped. Cosines are resolved to 1e-6, ties go to the
     earlier frame and the lower index, a zero token has cosine 0.
+
+    Published: Qwen3-VL-8B keeps 99.5 % of its accuracy at a third of the tokens (``tau=0.7``).
 
     >>> tokens = VisualTokens(torch.ones(6, 4), grid=(3, 1, 2))
     >>> TTF().plan(tokens).anchors

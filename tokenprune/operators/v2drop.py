@@ -56,11 +56,11 @@ class V2DropStage(ProgressiveStage):
 class V2Drop(Progressive):
     """A schedule: at an early, a middle and a late layer keep the visual tokens that the layer has moved most.
 
-    V2Drop (CVPR 2026), "variation-aware vision token dropping": a token whose hidden state a layer hardly changes is
-    lazy; its variation is the Euclidean distance of what the layer puts out and what it was given. At each stage the
-    tokens of least variation go. It reads no attention, so that every attention kernel can run. Defaults, for LLaVA's
-    32 layers: a half goes before layer 3, half of the rest before layer 17, all but one token before layer 22: after
-    layers 2, 16 and 21; here the same fractions of any depth.
+    V2Drop (arXiv 2509.01552), "variation-aware vision token dropping": a token whose hidden state a layer hardly
+    changes is lazy; its variation is the Euclidean distance of what the layer puts out and what it was given. At each
+    stage the tokens of least variation go. It reads no attention, so that every attention kernel can run. Defaults, for
+    LLaVA's 32 layers: a half goes before layer 3, half of the rest before layer 17, all but one token before layer 22:
+    after layers 2, 16 and 21; here the same fractions of any depth.
 
     Differs from the authors' code: ratios are of the tokens that entered the first stage (theirs are of what is left),
     and rounded up; ties go to the lower index; batches; the caches of earlier layers are cut as well. Nothing is before
@@ -86,7 +86,7 @@ class V2Drop(Progressive):
     """
 
     published: ClassVar[tuple[float, ...]] = (0.5, 0.25, 0.0)
-    about: ClassVar[About] = About("CVPR 2026 (V2Drop)", "Apache-2.0", "N D a stage")
+    about: ClassVar[About] = About("arXiv 2509.01552", "Apache-2.0", "N D a stage")
     needs: ClassVar[tuple[str, ...]] = ("attention",)
     site: ClassVar[str] = "after_layer"
 

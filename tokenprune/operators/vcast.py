@@ -28,15 +28,18 @@ TEMPERATURE = 0.7
 class VCast(Budgeted):
     """Share the budget over the frames by the curvature of the video, and keep the most outstanding tokens of each.
 
-    V-CAST. With ``h_t`` the normalised mean of frame t, its curvature is ``c_t = 1 - cos(h_t - h_{t-1},
-    h_{t+1} - h_t)``, 1 at both ends and where nothing moves. Each frame gets one token, and the rest of the budget is
-    shared in proportion to ``softmax(c / 0.7)``. A token's score is ``1 - cos(x, h_t) + m(|x|)``, where m scales the
-    norms of a frame to [0, 1]; the highest of each frame stay.
+    V-CAST (arXiv 2603.27650). With ``h_t`` the normalised mean of frame t, its curvature is ``c_t = 1 - cos(h_t -
+    h_{t-1}, h_{t+1} - h_t)``, 1 at both ends and where nothing moves. Each frame gets one token, and the rest of the
+    budget is shared in proportion to ``softmax(c / 0.7)``. A token's score is ``1 - cos(x, h_t) + m(|x|)``, where m
+    scales the norms of a frame to [0, 1]; the highest of each frame stay.
 
     Differs from the authors' code: what is left after rounding down is given by largest remainder, as their text means
     it (their code gives all of it to one frame until that is full); the budget is exact below one token a frame too;
     a frame whose norms are all equal has m = 0; one frame is pruned by its scores rather than passed on whole. Scores
     are resolved to 1e-6, ties go to the lower index.
+
+    Published: Qwen3-VL-8B at 32 frames keeps 98.6 and 95.8 % of its scores at 25 and 15 % of the tokens (98.0 and 95.2
+    % in GleanVID's run), LLaVA-OneVision-7B 99.5 % at 25 %.
 
     >>> tokens = VisualTokens(torch.randn(12, 4), grid=(3, 2, 2))
     >>> len(VCast(keep=5).plan(tokens).anchors)

@@ -42,6 +42,9 @@ class VidCom2(Budgeted):
     enough, and of equal tokens the lower index stays. As in the code, and not as in the paper's text, the Gaussian sum
     is the similarity.
 
+    Published: Qwen3-VL-8B at 32 frames keeps 96.6 and 92.5 % of its scores at 25 and 15 % of the tokens,
+    LLaVA-OneVision-7B 99.6 and 95.1 %.
+
     >>> tokens = VisualTokens(torch.tensor([[1.0, 0.0], [1.0, 0.1], [-1.0, 0.0], [1.0, 0.1]]), grid=(1, 2, 2))
     >>> VidCom2(keep=1).plan(tokens).anchors
     tensor([0])

@@ -37,6 +37,9 @@ class VisionZip(Budgeted):
     contextual token where K > 1, and with K = 1 the rest is dropped; a contextual token is the plain mean of all it
     stands for; what is kept stays in raster order; ties go to the lower index.
 
+    Published: prefills of LLaVA-NeXT 8 times as fast. As run by FlashVID's authors Qwen2.5-VL-7B at 32 frames keeps
+    96.8 and 93.7 % of its scores at 20 and 10 % of the tokens.
+
     >>> signals = {"encoder_column": torch.tensor([0.1, 0.7, 0.2]), "encoder_keys": torch.ones(3, 2)}
     >>> VisionZip(keep=2).plan(VisualTokens(torch.eye(3), (1, 1, 3), signals=signals)).assign
     tensor([0, 1, 0])
