@@ -21,8 +21,8 @@ BUDGETS = "0.25,0.15,0.1,0.05"
 MethodsOption = Annotated[
     str | None,
     typer.Option(
-        help="Methods at each of --budgets: all, or names such as Cover,FastV. Budgets are averaged over the layers; "
-        "inside the LLM, where eval world can ask them, methods act at their paper's layers.",
+        help="Methods at each of --budgets: all, or names such as Cover,FastV. eval world takes any: inside the LLM at "
+        "its paper's layers, after the prefill as a press before the question; eval agree those before the LLM.",
         metavar="all|NAME,...",
         show_default=False,
     ),
