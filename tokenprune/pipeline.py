@@ -85,11 +85,7 @@ class Pipeline:
             _check_operator(place, operator)
         _check_order([o for o in self.operators if not isinstance(o, Schedule)])
         _check_layers([layer_of(o) for o in self.selectors])
-        if len(self.presses) > 1:
-            raise InvalidValueError("a pipeline presses the finished cache once, but several of its operators would")
-        if self.mass is not None and self.presses:
-            name = type(self.presses[0]).__name__
-            raise InvalidValueError(f"{name} cuts each layer's cache by itself, so it cannot be used with mass")
+        _check_presses(self.presses, self.mass)
 
     @property
     def mergers(self) -> tuple[Operator, ...]:
@@ -114,8 +110,8 @@ class Pipeline:
             readable: layers whose attention can be read; None: all of them.
 
         Raises:
-            InvalidValueError: a layer lies beyond the depth, has no attention for an operator that reads it, or the
-                operators are out of order.
+            InvalidValueError: a layer lies beyond the depth, has no attention for an operator that reads it, the
+                operators are out of order, or those of a schedule press with mass, or more than once.
         """
         stages: list[Stage] = []
         for place, entry in enumerate(self.operators):
@@ -125,6 +121,7 @@ class Pipeline:
                 stages.append(Stage.of(entry, depth, readable=readable))
         _check_order([stage.operator for stage in stages])
         _check_layers([stage.layer for stage in stages if stage.layer is not None])
+        _check_presses([stage.operator for stage in stages if stage.site == AFTER_PREFILL], self.mass)
         return stages
 
     def layers(self, depth: int) -> list[int]:
@@ -232,6 +229,15 @@ def _check_order(operators: Sequence[Operator]) -> None:
             raise InvalidValueError(f"{name} acts {where} and cannot follow an operator {other}")
         if place and getattr(later, "needs_full_grid", False):
             raise InvalidValueError(f"{name} reads the full token grid, so it must be the first operator")
+
+
+def _check_presses(presses: Sequence[Operator], mass: str | None) -> None:
+    """Raise unless the finished cache is pressed once at most, and never with mass."""
+    if len(presses) > 1:
+        raise InvalidValueError("a pipeline presses the finished cache once, but several of its operators would")
+    if mass is not None and presses:
+        name = type(presses[0]).__name__
+        raise InvalidValueError(f"{name} cuts each layer's cache by itself, so it cannot be used with mass")
 
 
 def _check_layers(layers: Sequence[int | float]) -> None:

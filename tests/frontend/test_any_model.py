@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -116,17 +117,27 @@ def test_the_clip_of_another_adapter_is_shown_and_a_press_is_named_by_its_site(s
     assert "KNorm after the prefill" in done.stdout
 
 
-def test_speed_is_measured_of_towers_of_patches_and_refused_of_others(saved: Any) -> None:
+def test_speed_is_measured_where_it_is_known_how_a_clip_is_shown(saved: Any) -> None:
     small = ["--grid", "3x2x3", "--rounds", "1", "--warmup", "0", "--new-tokens", "1", "--device", "cpu", "--json"]
     done = CliRunner().invoke(app, ["bench", "--model", str(saved("qwen3_vl")), *small])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["setting"]["visual_tokens"] == 18
-    refused = CliRunner().invoke(app, ["bench", "--model", str(saved("internvl")), *small])
+    for unknown in ("internvl", "glm4v"):
+        refused = CliRunner().invoke(app, ["bench", "--model", str(saved(unknown)), *small])
+        assert refused.exit_code == 1
+        assert f"this one is '{unknown}'" in refused.stdout
+
+
+def test_speed_of_square_frames_is_measured_on_their_own_grid_alone(saved: Any) -> None:
+    told = ["bench", "--model", str(saved("llava_onevision")), "--rounds", "1", "--warmup", "0", "--device", "cpu"]
+    refused = CliRunner().invoke(app, [*told, "--grid", "3x9x9"])
     assert refused.exit_code == 1
-    assert "takes patches and grids" in refused.stdout
-    unknown = CliRunner().invoke(app, ["bench", "--model", str(saved("glm4v")), *small])
-    assert unknown.exit_code == 1
-    assert "this one is 'glm4v'" in unknown.stdout
+    [wanted] = re.findall(r"the grid must be (3x\d+x\d+), got 3x9x9", " ".join(refused.output.split()))
+    done = CliRunner().invoke(app, [*told, "--grid", wanted, "--new-tokens", "1", "--json"])
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert result["setting"]["visual_tokens"] == 3 * int(wanted.split("x")[1]) ** 2
+    assert "eager baseline: default" in [row["name"] for row in result["rows"]]
 
 
 def test_what_bounds_pixels_is_asked_of_the_processor(saved: Any) -> None:

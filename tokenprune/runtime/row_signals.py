@@ -127,7 +127,7 @@ def fill_signals(prefill: Prefill, embeds: Tensor, given: Given, recall: Recall 
         if "text" in needs:
             row.signals["text"] = embeds[number, prefill.state.text_rows[number].to(embeds.device)].detach().float()
         first = number - number % copies
-        if asked and number != first and spans == shown_spans[first]:
+        if asked and spans and number != first and spans == shown_spans[first]:
             row.signals.update({name: rows[first].signals[name] for name in asked})
         elif spans:
             answers = {i: _answers(row.tokens([i], embeds[number], {}), asked) for i in spans}
