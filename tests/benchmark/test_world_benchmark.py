@@ -23,9 +23,10 @@ from tokenprune.bench.paired import Paired
 from tokenprune.bench.world_benchmark import WorldBenchmark, asking
 from tokenprune.bench.world_benchmark import run as world
 from tokenprune.bench.world_benchmark.asked import ask_world, normalised
+from tokenprune.bench.world_benchmark.budgets import Decoder
 from tokenprune.bench.world_benchmark.counting import compared_with
 from tokenprune.bench.world_benchmark.entries import Fixed
-from tokenprune.bench.world_benchmark.methods import grid_suite, known_methods
+from tokenprune.bench.world_benchmark.methods import BEFORE, grid_pipelines, grid_suite, known_methods
 from tokenprune.errors import InvalidValueError, ModelLoadError
 from tokenprune_qwen25vl.family import QWEN25VL
 
@@ -186,13 +187,54 @@ def test_methods_at_exact_budgets_with_mass_and_without(checkpoint: Path) -> Non
 def test_every_method_that_has_a_budget_and_needs_nothing_from_outside_is_known() -> None:
     known = known_methods()
     assert {"Cover", "STMerge", "RandomSelect", "UniformSelect", "EVS", "CDPruner", "VisionZip"} <= set(known)
-    assert not {"AttnPrune", "RopeCausalScore", "RandomPrune"} & set(known)
-    suite = grid_suite(MethodGrid(budgets=(0.1,)))
-    assert len(suite.entries) == 2 * len(known)
+    assert {"AttnPrune", "FastV", "PyramidDrop", "DART", "DART(layer=None)", "HoliTomInner"} <= set(known)
+    assert "SnapKV" in known
+    assert "RopeCausalScore" not in known
+    assert not {"AttnPrune", "DART", "PyramidDrop"} & set(known_methods(BEFORE))
+    suite = grid_suite(MethodGrid(budgets=(0.5,)), Decoder(192, 28))
+    assert len(suite.entries) == 2 * len(known) - 4  # a press cannot be used with mass
+    assert suite.unreachable == {}
+
+
+def test_before_a_model_is_known_there_are_the_methods_whose_ratio_is_the_budget() -> None:
+    grid = MethodGrid(("Cover", "DART(layer=None)"), (0.25,))
+    assert grid_pipelines(grid) == {
+        "Cover at 25 %": tp.Pipeline([tp.Cover(keep_ratio=0.25)], mass=None),
+        "Cover + mass at 25 %": tp.Pipeline([tp.Cover(keep_ratio=0.25)], mass="sizes"),
+        "DART(layer=None) at 25 %": tp.Pipeline([tp.DART(layer=None, keep_ratio=0.25)]),
+        "DART(layer=None) + mass at 25 %": tp.Pipeline([tp.DART(layer=None, keep_ratio=0.25)], mass="sizes"),
+    }
+    with pytest.raises(InvalidValueError, match="'FastV'"):
+        grid_pipelines(MethodGrid(("FastV",), (0.25,)))
+
+
+def test_methods_inside_the_llm_and_after_it_at_layer_averaged_budgets(checkpoint: Path) -> None:
+    """What is measured is what was reckoned; what no count can reach is named with the reason, and not run."""
+    names = ("AttnPrune", "FastV", "PyramidDrop", "SparseVLM", "V2Drop", "DART", "STTM", "FrameFusion", "RandomPrune")
+    grid = MethodGrid((*names, "FlashVIDInner", "HoliTomInner", "Cover", "TOVA"), (0.8, 0.01), (None,))
+    result = measure(checkpoint, methods=grid, questions=2, against=("FastV",))
+    decoder = Decoder(TOKENS, result.setting["decoder_layers"])
+    pressed = by_name(result)["TOVA before the question at 80 %"]
+    assert (pressed.budget, pressed.retained) == (1.0, pytest.approx(math.ceil(0.8 * TOKENS) / TOKENS))
+    assert pressed.notes["pressed"] == "before the question"
+    for row in result.rows[1:]:
+        if "TOVA" in row.name:
+            continue
+        assert row.nominal is not None
+        assert row.pipeline is not None
+        spent = decoder.spent_by(tp.Pipeline.from_dict(row.pipeline))
+        assert spent is not None
+        assert row.budget == pytest.approx(float(decoder.budget(spent)), abs=1e-6)
+        assert row.budget <= math.ceil(row.nominal * TOKENS) / TOKENS + 1e-6
+    at_80 = {f"{name} at 80 %" for name in (*names, "FlashVID+FlashVIDInner", "HoliTom+HoliTomInner", "Cover")}
+    assert {row.name for row in result.rows} >= at_80 | {"Cover at 1 %"}
+    assert "FastV at 1 %" in result.unreachable
+    assert "a single token kept after layer 1 of" in result.unreachable["FastV at 1 %"]
+    assert set(by_name(result)["DART at 80 %"].paired) == {"FastV"}
 
 
 def test_chance_is_another_for_each_clip() -> None:
-    (entry, _) = grid_suite(MethodGrid(("RandomSelect",), (0.1,))).entries
+    (entry, _) = grid_suite(MethodGrid(("RandomSelect",), (0.1,)), Decoder(192, 8)).entries
     assert isinstance(entry, Fixed)
     plans = [next(iter(entry.pipeline_for(seed).mergers)) for seed in (5, 6)]
     assert plans == [tp.RandomSelect(keep_ratio=0.1, seed=5), tp.RandomSelect(keep_ratio=0.1, seed=6)]

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from tokenprune.cli.app import app
 
-TINY = ["--frames", "2", "--frames", "5", "--rows", "2", "--columns", "3", "--width", "16", "--rounds", "1"]
-TINY += ["--warmup", "0", "--device", "cpu"]
+CLIPS = ["--frames", "2", "--frames", "5", "--rows", "2", "--columns", "3", "--width", "16"]
+TINY = [*CLIPS, "--rounds", "1", "--warmup", "0", "--device", "cpu"]
 
 
 def invoke(*arguments: str) -> tuple[int, str, str]:
@@ -27,7 +27,8 @@ def test_the_tables() -> None:
     assert [line.split("|")[2:4] for line in lines if line.startswith("| milliseconds")] == [
         [" 2 frames ", " 5 frames "]
     ]
-    assert sum(line.startswith("| STMerge: plan and apply") for line in lines) == 2
+    assert sum(line.startswith("| STMerge: plan and apply") for line in lines) == 3
+    assert sum(line.startswith("| % of the plain prefill, 28 such layers (median)") for line in lines) == 1
     assert any(line.startswith("5 frames: STMerge: plan and apply / direct implementation: ") for line in lines)
     assert any(line.startswith("STMerge, time a frame at 5 frames over that at 2: ") for line in lines)
     assert lines[-2].startswith("Counted on a CPU: ")
@@ -55,6 +56,13 @@ def test_the_direct_implementation_up_to_a_size() -> None:
     assert [bool(case["ratios"]) for case in json.loads(out)["cases"]] == [True, False]
 
 
+def test_what_takes_too_long_is_named() -> None:
+    code, out, _ = invoke(*TINY, "--limit-seconds", "1e-9", "--layers", "0")
+    assert code == 0
+    assert "2 frames: STMerge: plan: left out, its first run took 0 s" in out.splitlines()
+    assert "% of the plain prefill" not in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -65,6 +73,9 @@ def test_the_direct_implementation_up_to_a_size() -> None:
         (["--static", "2"], "static"),
         (["--rounds", "0"], "rounds"),
         (["--warmup", "-1"], "warmup"),
+        (["--layers", "-1"], "layers"),
+        (["--clock", "sand"], "clock"),
+        (["--limit-seconds", "0"], "limit"),
         (["--device", "toaster"], "--device"),
         (["--device", "cuda:99"], "--device"),
         (["--device", "meta"], "device"),

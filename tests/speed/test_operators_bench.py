@@ -4,39 +4,40 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 import tokenprune as tp
-from tokenprune.bench.speed import operators
+from tokenprune.bench.speed import operators, operators_request
+from tokenprune.bench.speed.arithmetic import Attention, DecoderShape, prefill_flops
 from tokenprune.bench.speed.clock import timed
 from tokenprune.bench.speed.content import scene_features
 from tokenprune.bench.speed.dispatched import count_dispatched
 from tokenprune.bench.speed.figures import Figure
 from tokenprune.bench.speed.operators import measure_operators
+from tokenprune.bench.speed.operators_clip import Clip
+from tokenprune.bench.speed.operators_prefill import LAYER, DecoderLayer
 from tokenprune.bench.speed.operators_request import OperatorsRequest
 from tokenprune.bench.speed.operators_result import OperatorsResult
-from tokenprune.bench.speed.operators_subjects import (
-    DIRECT,
-    FRAME_PAIRS,
-    MERGE,
-    METHODS,
-    PLAN,
-    PRESSES,
-    Clip,
-    Subject,
-    subjects_of,
-)
+from tokenprune.bench.speed.operators_shares import prefill_seconds
+from tokenprune.bench.speed.operators_subjects import DIRECT, FRAME_PAIRS, MERGE, PLAN, subjects_of
 from tokenprune.bench.speed.scoring import AttentionShape, random_view
+from tokenprune.bench.speed.subject import Run, Subject
 from tokenprune.errors import InvalidValueError
 from tokenprune.scorers import SCORERS
 
 SMALL = AttentionShape(heads=4, kv_heads=2, head_dim=8, text_before=3, text_rows=5)
-REQUEST = OperatorsRequest(frames=(8, 4), rows=4, columns=5, width=64, static=0.5, rounds=2, warmup=1, attention=SMALL)
+REQUEST = OperatorsRequest(
+    frames=(8, 4), rows=4, columns=5, width=64, rounds=2, warmup=1, attention=SMALL, intermediate=96, layers=3
+)
 CPU = torch.device("cpu")
-EACH = 12 + len(METHODS) + len(PRESSES)
+METHODS = {f"{each.name}({each.variant}{', ' * bool(each.variant)}keep_ratio=0.25): plan" for each in tp.methods()}
+EACH = 12 + len(METHODS)
 """Subjects of a clip."""
 
 
@@ -51,9 +52,12 @@ def test_every_subject_on_every_clip(result: OperatorsResult) -> None:
     for case in result.cases:
         names = [cost.name for cost in case.subjects]
         assert len(names) == len(set(names)) == EACH
-        assert {f"{method.__name__}(keep_ratio=0.25): plan" for method in METHODS} < set(names)
-        assert {f"{press.__name__}(keep_ratio=0.25): plan of one layer" for press in PRESSES} < set(names)
-        assert {PLAN, MERGE, DIRECT, FRAME_PAIRS, *(f"scorer {name}" for name in SCORERS)} < set(names)
+        assert {name.split(" of one ")[0] for name in names} > METHODS
+        assert {"FastV(keep_ratio=0.25): plan", "STTM(layer=None, keep_ratio=0.25): plan"} < set(names)
+        assert {"SparseVLM(keep_ratio=0.25): plan of one stage", "TOVA(keep_ratio=0.25): plan of one layer"} < set(
+            names
+        )
+        assert {PLAN, LAYER, MERGE, DIRECT, FRAME_PAIRS, *(f"scorer {name}" for name in SCORERS)} < set(names)
         assert all(len(cost.seconds.values) == 2 and min(cost.seconds.values) > 0 for cost in case.subjects)
     assert result.unreachable == {}
 
@@ -67,7 +71,7 @@ def test_tokens_kept_are_those_of_the_plans(result: OperatorsResult) -> None:
         assert {kept[name] for name in same} == {expected}
         assert {kept[name] for name in kept if "keep_ratio=0.25" in name} == {case.tokens // 4}
         assert {kept[name] for name in kept if "keep_ratio=0.4" in name} == {case.tokens * 2 // 5}
-        assert {kept[name] for name in kept if "scorer" in name} == {None}
+        assert {kept[name] for name in kept if "scorer" in name or name == LAYER} == {None}
         assert case.same_tokens is True
 
 
@@ -129,8 +133,8 @@ def test_out_of_memory_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> Non
     def fail() -> torch.Tensor:
         raise torch.OutOfMemoryError("no room")
 
-    def subjects(clip: Clip, *, direct: bool) -> dict[str, Subject]:
-        found = subjects_of(clip, direct=direct)
+    def subjects(clip: Clip, *, direct: bool, layer: DecoderLayer | None) -> dict[str, Subject]:
+        found = subjects_of(clip, direct=direct, layer=layer)
         return found | {DIRECT: Subject(lambda: fail)} if clip.grid[0] == 8 else found
 
     steps: list[tuple[int, int]] = []
@@ -145,11 +149,86 @@ def test_out_of_memory_leaves_the_others(monkeypatch: pytest.MonkeyPatch) -> Non
     assert done[-1] == 2 * EACH * 4
 
 
+def test_shares_are_of_so_many_layers_run_by_run(result: OperatorsResult) -> None:
+    for case in result.cases:
+        costs = {cost.name: cost for cost in case.subjects}
+        layer = costs[LAYER].seconds.values
+        share = costs[PLAN].share
+        assert share is not None
+        assert share.values == pytest.approx([mine / (3 * its) for mine, its in zip(costs[PLAN].seconds.values, layer)])
+
+
+def test_a_prefill_that_is_too_slow_is_computed_from_a_shorter_one() -> None:
+    seconds = {(4, LAYER): Figure((1.0, 2.0)), (8, PLAN): Figure((1.0, 1.0))}
+    shape = DecoderShape(64, (Attention(SMALL.heads, SMALL.kv_heads, SMALL.head_dim),), (96,))
+    grows = prefill_flops(shape, [[160]]) / prefill_flops(shape, [[80]])
+    assert grows > 2
+    assert prefill_seconds(4, seconds, REQUEST) == (Figure((3.0, 6.0)), 4)
+    figure, measured = prefill_seconds(8, seconds, REQUEST)
+    assert figure is not None
+    assert (measured, figure.values) == (4, pytest.approx((3 * grows, 6 * grows)))
+    assert prefill_seconds(2, seconds, REQUEST) == (None, None)
+
+
+def test_the_layer_is_a_decoders() -> None:
+    """Causal, of the sizes of the request, and its work is that of the formula."""
+    layer = DecoderLayer.random(64, 96, SMALL, CPU, torch.float32)
+    states = torch.randn(7, 64, generator=torch.Generator().manual_seed(0))
+    out = layer(states)
+    assert out.shape == states.shape
+    torch.testing.assert_close(layer(states[:4]), out[:4])
+    assert not torch.equal(layer(torch.cat([states[:3] + 1, states[3:]]))[4:], out[4:])
+    weights = sum(weight.numel() for weight in layer.weights)
+    pairs = DecoderShape(64, (Attention(SMALL.heads, SMALL.kv_heads, SMALL.head_dim),), (96,))
+    assert prefill_flops(pairs, [[1]]) == 2 * weights + 4 * SMALL.heads * SMALL.head_dim
+
+
+def test_without_a_prefill_there_are_no_shares() -> None:
+    result = measure_operators(replace(REQUEST, frames=(2,), rounds=1, warmup=0, layers=0))
+    assert {cost.share for cost in result.cases[0].subjects} == {None}
+    assert LAYER not in {cost.name for cost in result.cases[0].subjects}
+
+
+def test_what_takes_too_long_is_left_out_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the clip where its first run was slow; on a longer one it is not even begun."""
+    ran: list[tuple[str, int]] = []
+
+    def taking(name: str, frames: int, seconds: float) -> Subject:
+        def ready() -> Run:
+            ran.append((name, frames))
+            return lambda: torch.tensor([seconds])
+
+        return Subject(ready)
+
+    def subjects(clip: Clip, *, direct: bool, layer: DecoderLayer | None) -> dict[str, Subject]:
+        found = {"fast": 1.0, "slower": 40.0, "slow": 150.0, LAYER: 150.0}
+        return {name: taking(name, clip.grid[0], seconds) for name, seconds in found.items()}
+
+    def pretended(device: torch.device, call: Callable[[], Any]) -> tuple[Any, float]:
+        result = call()
+        return result, float(result[0][0] if isinstance(result, tuple) else result[0])
+
+    monkeypatch.setattr(operators_request, "timed", pretended)
+    monkeypatch.setattr(operators, "subjects_of", subjects)
+    result = measure_operators(replace(REQUEST, limit=60.0, warmup=0, frames=(2, 8)))
+    assert [[cost.name for cost in case.subjects] for case in result.cases] == [["fast", "slower"], ["fast"]]
+    assert result.unreachable == {
+        "2 frames: slow": "its first run took 150 s",
+        f"2 frames: {LAYER}": "its first run took 150 s",
+        f"8 frames: {LAYER}": "would take 600 s at least, by the shorter clip",
+        "8 frames: slow": "would take 600 s at least, by the shorter clip",
+        "8 frames: slower": "would take 160 s at least, by the shorter clip",
+    }
+    assert ran.count(("slow", 2)) == 1
+    assert {("slow", 8), ("slower", 8)}.isdisjoint(ran)
+
+
 def test_no_run_is_given_what_another_one_used() -> None:
     """A plan or tokens that remember what they computed would make every run but the first look cheap."""
     grid = (4, 4, 5)
     clip = Clip(scene_features(grid, 64, static=0.5), grid, SMALL)
-    for name, subject in subjects_of(clip, direct=True).items():
+    layer = DecoderLayer.random(64, 96, SMALL, CPU, torch.float32)
+    for name, subject in subjects_of(clip, direct=True, layer=layer).items():
         first, second = (count_dispatched(subject.ready(), CPU)[1] for _ in range(2))
         assert first == second, name
 
@@ -172,6 +251,11 @@ def test_shorter_clips_are_the_beginning_of_the_longest() -> None:
         {"rounds": 0},
         {"warmup": -1},
         {"direct_up_to": -1},
+        {"intermediate": 0},
+        {"layers": -1},
+        {"limit": 0.0},
+        {"limit": float("nan")},
+        {"clock": "sand"},
         {"static": 1.01},
         {"device": torch.device("meta")},
     ],
@@ -179,6 +263,19 @@ def test_shorter_clips_are_the_beginning_of_the_longest() -> None:
 def test_bad_values_are_refused(change: dict[str, object]) -> None:
     with pytest.raises(InvalidValueError):
         replace(REQUEST, **change)  # type: ignore[arg-type]
+
+
+def test_processor_time_is_that_of_one_thread_of_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    request = replace(REQUEST, clock="processor")
+    _, slept = request.timed(lambda: time.sleep(0.2))
+    assert slept < 0.1
+    assert replace(REQUEST, clock="wall").timed(lambda: time.sleep(0.2))[1] >= 0.2
+    with pytest.raises(InvalidValueError, match="got cuda"):
+        replace(request, device=torch.device("cuda"))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    with pytest.raises(InvalidValueError, match="one thread"):
+        replace(REQUEST, clock="processor")
 
 
 def test_the_view_is_laid_out_like_a_prompt() -> None:

@@ -155,11 +155,11 @@ class BenchmarkResult:
 
 @dataclass(frozen=True)
 class MethodGrid:
-    """Operators before the LLM, each at each budget.
+    """Methods, each at each budget.
 
     Args:
         names: class names; None: every one that can be given a budget.
-        budgets: fractions of the visual tokens that are kept.
+        budgets: fractions of the visual tokens that are kept, averaged over the layers.
         masses: None without attention mass, ``"sizes"`` with it, one after the other.
     """
 

@@ -17,13 +17,28 @@ if TYPE_CHECKING:
 
 def print_tables(result: OperatorsResult) -> None:
     """Print what was measured to stdout."""
-    lines = (*_comparisons(result), *_growth(result), *_caution(result), _setting(result))
-    print_wide([seconds_table(result), operations_table(result), *lines])
+    lines = (
+        *_left_out(result),
+        *_computed(result),
+        *_comparisons(result),
+        *_growth(result),
+        *_caution(result),
+        _setting(result),
+    )
+    tables = [seconds_table(result), *([share_table(result)] if result.setting["layers"] else [])]
+    print_wide([*tables, operations_table(result), *lines])
 
 
 def seconds_table(result: OperatorsResult) -> Table:
     """Median milliseconds of a run."""
-    return _table("milliseconds (median)", result, lambda cost: f"{1000 * cost.seconds.median:.3g}")
+    kind = "" if result.setting["clock"] == "wall" else " of the processor"
+    return _table(f"milliseconds{kind} (median)", result, lambda cost: f"{1000 * cost.seconds.median:.3g}")
+
+
+def share_table(result: OperatorsResult) -> Table:
+    """Median share of the plain prefill of the same tokens."""
+    title = f"% of the plain prefill, {result.setting['layers']} such layers (median)"
+    return _table(title, result, lambda cost: "" if cost.share is None else f"{100 * cost.share.median:.3g}")
 
 
 def operations_table(result: OperatorsResult) -> Table:
@@ -42,9 +57,20 @@ def _table(title: str, result: OperatorsResult, cell: Callable[[SubjectCost], st
     for name in names:
         costs = [next((cost for cost in case.subjects if cost.name == name), None) for case in result.cases]
         table.add_row(name, *("" if cost is None else cell(cost) for cost in costs))
-    for name in result.unreachable:
-        table.add_row(name, *("out of memory" for _ in result.cases[:1]))
     return table
+
+
+def _left_out(result: OperatorsResult) -> list[str]:
+    return [f"{name}: left out, {why}" for name, why in result.unreachable.items()]
+
+
+def _computed(result: OperatorsResult) -> list[str]:
+    return [
+        f"{case.grid[0]} frames: the prefill is not measured but computed: that of {case.prefill_measured_at} frames, "
+        "in proportion to the floating-point operations"
+        for case in result.cases
+        if case.prefill_measured_at not in (None, case.grid[0])
+    ]
 
 
 def _comparisons(result: OperatorsResult) -> list[str]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,14 +21,19 @@ BUDGETS = "0.25,0.15,0.1,0.05"
 MethodsOption = Annotated[
     str | None,
     typer.Option(
-        help="Methods before the LLM at each of --budgets: all, or names such as Cover,STMerge.",
+        help="Methods at each of --budgets: all, or names such as Cover,FastV. eval world takes any: inside the LLM at "
+        "its paper's layers, after the prefill as a press before the question; eval agree those before the LLM.",
         metavar="all|NAME,...",
         show_default=False,
     ),
 ]
 BudgetsOption = Annotated[
     str | None,
-    typer.Option(help=f"Fractions kept by --methods; {BUDGETS} if left out.", metavar="X,...", show_default=False),
+    typer.Option(
+        help=f"Fractions kept by --methods, averaged over the layers; {BUDGETS} if left out.",
+        metavar="X,...",
+        show_default=False,
+    ),
 ]
 MassOption = Annotated[
     str | None,
@@ -72,8 +78,8 @@ class Methods:
         """What ``--mass`` said; empty: nothing."""
         return () if self.mass is None else MASSES[self.mass]
 
-    def grid(self) -> MethodGrid | None:
-        """The methods at their budgets; None where no method is named.
+    def grid(self, sites: Sequence[str]) -> MethodGrid | None:
+        """The methods at these sites at their budgets; None where no method is named.
 
         Raises:
             UsageError: an unknown method, or no fraction.
@@ -84,7 +90,7 @@ class Methods:
         from tokenprune.bench.world_benchmark.methods import known_methods
 
         names = None if self.methods == "all" else tuple(dict.fromkeys(_listed(self.methods)))
-        known = known_methods()
+        known = known_methods(sites)
         for name in names or ():
             if name not in known:
                 raise UsageError(not_one_of("--methods", ["all", *known], name))

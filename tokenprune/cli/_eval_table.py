@@ -30,7 +30,7 @@ def print_tables(result: BenchmarkResult) -> None:
     others = [row for row in result.rows if row not in grid]
     tables = [summary_table(others, result), kinds_table(others)]
     if grid:
-        tables += [grid_table(grid), *(paired_table(grid, other) for other in _compared(grid))]
+        tables += [grid_table(grid), budgets_table(grid), *(paired_table(grid, other) for other in _compared(grid))]
     setting = result.setting
     about = (
         f"{setting['questions']} questions (choice seed {setting['seed']}) about {setting['clips']} clips, "
@@ -81,6 +81,14 @@ def grid_table(rows: Sequence[Row]) -> Table:
     return table
 
 
+def budgets_table(rows: Sequence[Row]) -> Table:
+    """Methods by budgets: what all layers saw, in per cent of all visual tokens, and what the last one did."""
+    table, budgets, series = _grid(rows, "budget, averaged over layers (left at the end)")
+    for name, found in series.items():
+        table.add_row(name, *(_spent(found[budget]) if budget in found else "" for budget in budgets))
+    return table
+
+
 def paired_table(rows: Sequence[Row], other: str) -> Table:
     """Methods by budgets: the tests against another row, word; strict."""
     table, budgets, series = _grid(rows, f"against {other}: word; strict")
@@ -117,6 +125,10 @@ def _tests(row: Row | None, other: str) -> str:
 def _interval(share: Share) -> str:
     low, high = share.interval
     return f"{share.value:.1%} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _spent(row: Row) -> str:
+    return f"{100 * row.budget:.1f} ({100 * row.retained:.1f})"
 
 
 def _both(row: Row) -> str:

@@ -114,11 +114,10 @@ def agree(
 
 def _pipelines(choices: PipelineChoices, methods: Methods) -> Mapping[str, Pipeline]:
     """Presets, files and methods in the forms that were asked for, by the names of ``eval world``."""
-    from tokenprune.bench.world_benchmark.entries import Fixed
-    from tokenprune.bench.world_benchmark.methods import grid_suite, named_suite
+    from tokenprune.bench.world_benchmark.methods import BEFORE, grid_pipelines, named_suite
 
-    grid = methods.grid()
+    grid = methods.grid(BEFORE)
     named = choices.resolve(default=() if grid else (DEFAULT,))
     entries = [entry for name, pipeline in named.items() for entry in named_suite(name, pipeline, methods.masses)]
-    entries += [] if grid is None else [entry for entry in grid_suite(grid).entries if isinstance(entry, Fixed)]
-    return {entry.name: entry.pipeline for entry in entries}
+    found = {entry.name: entry.pipeline for entry in entries}
+    return found if grid is None else found | grid_pipelines(grid)

@@ -66,6 +66,21 @@ def bench_operators(
     rounds: Rounds,
     direct: Direct,
     *,
+    layers: Annotated[
+        int,
+        typer.Option(
+            help="Decoder layers of the prefill of which each time is given as a share (one layer, of "
+            "Qwen2.5-VL-7B's sizes but for --width, is measured); 0: leave it out.",
+            metavar="N",
+        ),
+    ] = 28,
+    limit_seconds: Annotated[
+        float, typer.Option(help="Leave out an operator on clips where one run takes longer.", metavar="X")
+    ] = 60.0,
+    clock: Annotated[
+        str,
+        typer.Option(help="wall, or processor: of this process alone, on a CPU with OMP_NUM_THREADS=1."),
+    ] = "wall",
     device: DeviceOption = None,
     dtype: Annotated[
         str,
@@ -77,7 +92,8 @@ def bench_operators(
 ) -> OperatorsMeasured:
     """Measure each operator by itself, on made-up clips of Qwen2.5-VL's size, all in turn.
 
-    Stage 1 stands beside a direct, frame-by-frame implementation of the published method. No model is needed.
+    Every method is shown the whole clip and keeps a quarter: of a schedule one stage is asked, after the prefill one
+    layer. Stage 1 stands beside a direct, frame-by-frame implementation of the published method. No model is needed.
     """
     machine, outputs = Machine(device, dtype), Outputs(out)
     from tokenprune.bench.speed.operators import measure_operators
@@ -96,6 +112,9 @@ def bench_operators(
             direct_up_to=0 if direct.no_direct else direct.direct_up_to,
             device=there,
             dtype=_dtype(machine.dtype, there),
+            layers=layers,
+            limit=limit_seconds,
+            clock=clock,
         )
     with progress_bar("runs") as progress:
         result = measure_operators(request, progress)

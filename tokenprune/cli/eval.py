@@ -81,7 +81,9 @@ def world(
 
     With --out, what is done is kept beside that file: after an interruption the same command goes on where it was.
     """
-    grid = methods.grid()
+    from tokenprune.bench.world_benchmark.methods import ASKED
+
+    grid = methods.grid(ASKED)
     name = suite.name(choices.named or grid is not None, outputs)
     pipelines = choices.resolve(default=() if name or grid else (DEFAULT,))
     from tokenprune.bench.benchmark import BenchmarkRequest

@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
 
+from tokenprune.bench.speed.clock import Result, processed, timed
 from tokenprune.bench.speed.scoring import AttentionShape
 from tokenprune.errors import InvalidValueError
-from tokenprune.messages import shown
+from tokenprune.messages import not_one_of, shown
+
+CLOCKS = ("wall", "processor")
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,13 @@ class OperatorsRequest:
         direct_up_to: most frames at which the direct implementation is measured; None: all, 0: none.
         device: where.
         dtype: of the visual tokens; queries and keys are bf16.
-        attention: the layer that is scored.
+        attention: the layer that is read.
+        intermediate: width of the decoder's feed-forward network.
+        layers: decoder layers of the prefill that times are compared with; 0: they are not.
+        limit: seconds; an operator whose first run on a clip takes longer, or on a shorter clip took longer for its
+            share of the frames, is left out there.
+        clock: ``"wall"``, or ``"processor"`` of this process alone, so that what else runs does not count; the latter
+            on a CPU with one thread.
 
     Raises:
         InvalidValueError: a value is out of range, or a device other than a CPU or a GPU.
@@ -44,12 +54,16 @@ class OperatorsRequest:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
     attention: AttentionShape = field(default_factory=AttentionShape)
+    intermediate: int = 18944
+    layers: int = 28
+    limit: float = 60.0
+    clock: str = "wall"
 
     def __post_init__(self) -> None:
         if not self.frames or min(self.frames) < 1 or len(set(self.frames)) < len(self.frames):
             raise InvalidValueError(f"frames must be different integers of at least 1, got {shown(self.frames)}")
         object.__setattr__(self, "frames", tuple(sorted(self.frames)))
-        least = {"rows": 1, "columns": 1, "width": 1, "rounds": 1, "warmup": 0}
+        least = {"rows": 1, "columns": 1, "width": 1, "rounds": 1, "warmup": 0, "intermediate": 1, "layers": 0}
         for name, smallest in least.items():
             if getattr(self, name) < smallest:
                 raise InvalidValueError(f"{name} must be at least {smallest}, got {shown(getattr(self, name))}")
@@ -57,8 +71,22 @@ class OperatorsRequest:
             raise InvalidValueError(f"direct_up_to must be at least 0, got {shown(self.direct_up_to)}")
         if not 0 <= self.static <= 1:
             raise InvalidValueError(f"static must be a fraction in [0, 1], got {shown(self.static)}")
+        if not self.limit > 0:
+            raise InvalidValueError(f"limit must be a number of seconds above 0, got {shown(self.limit)}")
         if self.device.type not in ("cpu", "cuda"):
             raise InvalidValueError(f"device must be cpu or cuda, got {self.device}")
+
+        if self.clock not in CLOCKS:
+            raise InvalidValueError(not_one_of("clock", CLOCKS, self.clock))
+        if self.clock == "processor" and (self.device.type != "cpu" or torch.get_num_threads() > 1):
+            raise InvalidValueError(
+                f"processor time is that of a CPU with one thread (OMP_NUM_THREADS=1), got {self.device.type} with "
+                f"{torch.get_num_threads()}"
+            )
+
+    def timed(self, call: Callable[[], Result]) -> tuple[Result, float]:
+        """Call once; returns what it returned, and its seconds by this clock."""
+        return processed(call) if self.clock == "processor" else timed(self.device, call)
 
     @property
     def length(self) -> int:

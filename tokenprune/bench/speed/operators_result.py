@@ -23,12 +23,14 @@ class SubjectCost:
         seconds: of a run.
         dispatched: what it asked of torch.
         tokens_kept: of the clip's tokens; None for what does not decide that.
+        share: seconds over those of the plain prefill of the same tokens, run by run; None where that was not measured.
     """
 
     name: str
     seconds: Figure
     dispatched: Dispatched
     tokens_kept: int | None
+    share: Figure | None = None
 
     def to_dict(self, frames: int) -> dict[str, Any]:
         """JSON-ready; ``frames`` of the clip."""
@@ -40,6 +42,7 @@ class SubjectCost:
             "host_waits": self.dispatched.total_waits,
             "waits": dict(self.dispatched.waits),
             "tokens_kept": self.tokens_kept,
+            "share_of_prefill": None if self.share is None else self.share.to_dict(),
         }
 
 
@@ -52,12 +55,15 @@ class CaseResult:
         subjects: what was measured, in its order.
         ratios: what is compared -> figure of paired runs.
         same_tokens: whether STMerge and the direct implementation kept the same; None where one of them did not run.
+        prefill_measured_at: frames of the clip whose prefill was measured: this one's, or a shorter one's, from which
+            this one's is computed in proportion to the floating-point operations; None: no shares.
     """
 
     grid: tuple[int, int, int]
     subjects: Sequence[SubjectCost]
     ratios: Mapping[str, Figure]
     same_tokens: bool | None
+    prefill_measured_at: int | None = None
 
     @property
     def tokens(self) -> int:
@@ -72,6 +78,7 @@ class CaseResult:
             "subjects": [subject.to_dict(self.grid[0]) for subject in self.subjects],
             "ratios": {name: figure.to_dict() for name, figure in self.ratios.items()},
             "same_tokens": self.same_tokens,
+            "prefill_measured_at": self.prefill_measured_at,
         }
 
 
@@ -110,7 +117,7 @@ class OperatorsResult:
         machine: :func:`tokenprune.bench.speed.machine.describe_machine`.
         cases: one a clip, by rising frames.
         growth: the longest clip over each shorter one.
-        unreachable: subject -> reason, of those that ran out of memory.
+        unreachable: subject -> reason, of those that ran out of memory or take too long.
     """
 
     setting: Mapping[str, Any]

@@ -116,11 +116,15 @@ def answer(
             max_new_tokens=NEW_TOKENS,
             **GREEDY.options(),
         )
-    new = output[:, seen.inputs["input_ids"].shape[1] :]
-    decode = loaded.processor.tokenizer.batch_decode
-    lengths = range(1, new.shape[1] + 1)
-    begun = tuple(zip(*(map(str, decode(new[:, :length], skip_special_tokens=True)) for length in lengths)))
+    begun = tuple(beginnings(loaded, output[:, seen.inputs["input_ids"].shape[1] :]))
     report = None if session is None else session.report
     if report is None:
         return Answers(begun, (1.0,) * rows, (1.0,) * rows)
     return Answers(begun, tuple(report.layer_averaged_retained), tuple(report.visual_retained))
+
+
+def beginnings(loaded: Loaded, new: Tensor) -> list[tuple[str, ...]]:
+    """Of each row of new tokens ``(B, n)`` the text of the first, of the first two, and so on to all."""
+    decode = loaded.processor.tokenizer.batch_decode
+    lengths = range(1, new.shape[1] + 1)
+    return list(zip(*(map(str, decode(new[:, :length], skip_special_tokens=True)) for length in lengths)))

@@ -15,7 +15,7 @@ from tokenprune.bench.world.render import render
 from tokenprune.bench.world_benchmark.asked import AskedClip, judged, normalised
 from tokenprune.bench.world_benchmark.budgets import Decoder
 from tokenprune.bench.world_benchmark.counting import Tally, compared_with, row_of
-from tokenprune.bench.world_benchmark.entries import Entry, Fixed, Matched, Plain, Suite, spending
+from tokenprune.bench.world_benchmark.entries import Entry, Fixed, Matched, Plain, Pressed, Suite, spending
 from tokenprune.errors import TokenPruneError
 
 if TYPE_CHECKING:
@@ -134,11 +134,14 @@ class Run:
     def _answers(self, entry: Entry, shown: Shown, spent: Mapping[str, Sequence[int]]) -> list[Answers]:
         """What it answers about each clip; one call for all, where the pipeline does not depend on the clip."""
         from tokenprune.bench.world_benchmark.answering import answer
+        from tokenprune.bench.world_benchmark.pressed import answer_pressed
 
         seeds = [clip.scene.seed for clip in shown.clips]
         match entry:
             case Plain(sees=sees):
                 return shown.split(answer(self.loaded, shown.all if sees else shown.all.unseen()))
+            case Pressed(pipeline=pipeline):
+                return [answer_pressed(self.loaded, seen, pipeline) for seen in shown.each]
             case Fixed(reseeded=False):
                 return shown.split(answer(self.loaded, shown.all, entry.pipeline, entry.positions))
             case Fixed():

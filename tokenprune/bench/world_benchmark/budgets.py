@@ -11,6 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+from tokenprune.operator import AFTER_PREFILL
+from tokenprune.pipeline import Pipeline
+
 
 @dataclass(frozen=True)
 class Decoder:
@@ -31,6 +34,22 @@ class Decoder:
     def budget(self, spend: int) -> Fraction:
         """The layer-averaged budget of a spend."""
         return Fraction(spend, self.depth * self.tokens)
+
+    def spent_by(self, pipeline: Pipeline) -> int | None:
+        """Tokens that all layers see of a prompt with one video, pruned; None where a budget names no number.
+
+        >>> Decoder(tokens=100, depth=4).spent_by(tp.Pipeline([tp.FastV(layer=0, keep_ratio=0.5)]))
+        250
+        """
+        left, seen, entered = self.tokens, [self.tokens] * self.depth, dict[int | None, int]()
+        for stage in pipeline.stages(self.depth):
+            after = 0 if stage.layer is None else stage.layer + 1
+            now = stage.of_entered(entered.setdefault(stage.schedule, left)).leaves(left)
+            if now is None:
+                return None
+            if stage.site != AFTER_PREFILL:
+                left, seen[after:] = now, [now] * (self.depth - after)
+        return sum(seen)
 
     def level(self, ratio: Fraction, layer: int) -> int:
         """The spend nearest to ``ratio`` that a merger alone meets, and a selector at ``layer``, if it can go so low.

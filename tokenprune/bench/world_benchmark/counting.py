@@ -10,7 +10,7 @@ from typing import Any
 from tokenprune.bench.benchmark import Row, Share
 from tokenprune.bench.paired import Paired
 from tokenprune.bench.world_benchmark.asked import STRICT, WRONG
-from tokenprune.bench.world_benchmark.entries import Entry, Fixed, Matched, Plain
+from tokenprune.bench.world_benchmark.entries import Entry, Fixed, Matched, Plain, Pressed
 
 
 @dataclass(eq=False)
@@ -97,6 +97,7 @@ def _notes(entry: Entry) -> dict[str, Any]:
         case Fixed(positions=positions, nominal=nominal, reseeded=reseeded, method=method):
             notes = {"positions": positions, "nominal_budget": nominal}
             notes |= {"seed": "the clip's"} if reseeded else {}
+            notes |= {"pressed": "before the question"} if isinstance(entry, Pressed) else {}
             return notes | ({} if method is None else {"method": method})
         case Matched(to=other, nominal=nominal):
             return {"spends_as": other, "nominal_budget": nominal, "seed": "the clip's"}

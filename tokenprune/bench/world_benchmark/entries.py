@@ -62,6 +62,14 @@ class Fixed:
 
 
 @dataclass(frozen=True)
+class Pressed(Fixed):
+    """One pipeline for all clips that presses a clip's cache before any question about it is asked.
+
+    Within one prefill the first token of an answer, which in the world is all of it, would be the plain model's.
+    """
+
+
+@dataclass(frozen=True)
 class Matched:
     """Random or uniform selection that spends on every clip exactly what another entry spent on it.
 

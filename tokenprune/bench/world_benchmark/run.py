@@ -101,7 +101,7 @@ def build_suite(request: BenchmarkRequest, decoder: Decoder) -> Suite:
             entries += matched_to(fixed) if request.matched and fixed.name == name else [fixed]
     suite = Suite(tuple(entries))
     if request.methods is not None:
-        suite += grid_suite(request.methods)
+        suite += grid_suite(request.methods, decoder)
     if request.suite is not None:
         suite += SUITES[request.suite](decoder)
     names = [entry.name for entry in suite.entries]
