@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from tokenprune.errors import TokenPruneError, UnsupportedModeError
-from tokenprune.hf.frontend.loading import first_line
 from tokenprune.messages import shown
 
 if TYPE_CHECKING:
@@ -41,6 +40,7 @@ class AutoFamily:
 
     def declines(self, source: str, config: Mapping[str, Any]) -> str | None:
         """What the adapters say of a model of this configuration, made without weights."""
+        from tokenprune.hf.frontend.loading import first_line
         from tokenprune.plugins import find_adapter
 
         try:
