@@ -69,6 +69,11 @@ class Method:
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False, hash=False)
 
     @property
+    def title(self) -> str:
+        """The name; of a form of its own with what makes it one: ``DART(layer=None)``."""
+        return f"{self.name}({self.variant})" if self.variant else self.name
+
+    @property
     def reads_question(self) -> bool:
         """Whether its choice depends on the question, so that it serves no other one."""
         return any(need in OF_THE_QUESTION for need in self.needs)
@@ -132,15 +137,15 @@ def methods() -> tuple[Method, ...]:
 
 
 def method(name: str) -> Method:
-    """The method of this name, as published.
+    """The method of this name, as published; under its title, a form of its own.
 
-    >>> method("SnapKV").site
-    'after_prefill'
+    >>> method("SnapKV").site, method("DART").site, method("DART(layer=None)").site
+    ('after_prefill', 'after_layer', 'before_llm')
 
     Raises:
         InvalidValueError: there is none; the message lists the names.
     """
-    rows = {row.name: row for row in methods() if not row.variant}
+    rows = {row.title: row for row in methods()}
     if name not in rows:
         raise InvalidValueError(not_one_of("method", sorted(rows), name))
     return rows[name]

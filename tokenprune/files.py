@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from tokenprune.errors import VideoError
@@ -34,6 +35,9 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     """Write ``data``; a reader finds the old file or the new one, never a part, whatever interrupts us.
 
     The file gets the permissions that any new file would get.
+
+    Raises:
+        OSError: it cannot be written; the message names it.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
@@ -43,6 +47,9 @@ def write_bytes(path: str | Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):  # of a name that nobody gave
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise

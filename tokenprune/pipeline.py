@@ -71,8 +71,9 @@ class Pipeline:
     def __init__(
         self, operators: Iterable[Operator | Schedule] = (), *, mass: str | _LeftOut | None = LEFT_OUT
     ) -> None:
-        if isinstance(operators, type) or not isinstance(operators, Iterable):
-            raise InvalidValueError(f"operators must be a sequence of operators, got {shown(operators)}")
+        if isinstance(operators, (str, type)) or not isinstance(operators, Iterable):
+            hint = "; tp.preset makes a pipeline of a name" if isinstance(operators, str) else ""
+            raise InvalidValueError(f"operators must be a sequence of operators, got {shown(operators)}{hint}")
         given = tuple(itertools.islice(operators, MOST_OPERATORS + 1))  # an iterator might never end
         if len(given) > MOST_OPERATORS:
             raise InvalidValueError(f"a pipeline must have at most {MOST_OPERATORS} operators, but more are given")
@@ -84,11 +85,7 @@ class Pipeline:
             _check_operator(place, operator)
         _check_order([o for o in self.operators if not isinstance(o, Schedule)])
         _check_layers([layer_of(o) for o in self.selectors])
-        if len(self.presses) > 1:
-            raise InvalidValueError("a pipeline presses the finished cache once, but several of its operators would")
-        if self.mass is not None and self.presses:
-            name = type(self.presses[0]).__name__
-            raise InvalidValueError(f"{name} cuts each layer's cache by itself, so it cannot be used with mass")
+        _check_presses(self.presses, self.mass)
 
     @property
     def mergers(self) -> tuple[Operator, ...]:
@@ -113,8 +110,8 @@ class Pipeline:
             readable: layers whose attention can be read; None: all of them.
 
         Raises:
-            InvalidValueError: a layer lies beyond the depth, has no attention for an operator that reads it, or the
-                operators are out of order.
+            InvalidValueError: a layer lies beyond the depth, has no attention for an operator that reads it, the
+                operators are out of order, or those of a schedule press with mass, or more than once.
         """
         stages: list[Stage] = []
         for place, entry in enumerate(self.operators):
@@ -124,6 +121,7 @@ class Pipeline:
                 stages.append(Stage.of(entry, depth, readable=readable))
         _check_order([stage.operator for stage in stages])
         _check_layers([stage.layer for stage in stages if stage.layer is not None])
+        _check_presses([stage.operator for stage in stages if stage.site == AFTER_PREFILL], self.mass)
         return stages
 
     def layers(self, depth: int) -> list[int]:
@@ -163,8 +161,10 @@ class Pipeline:
         operators = data.get("operators")
         known = ("format", "version", "operators", *(["mass"] if version > 1 else []))
         unknown = [key for key in data if key not in known]
-        if not isinstance(operators, list) or unknown:
-            raise PipelineFileError(f'a pipeline needs a list "operators" and nothing else, got extra {shown(unknown)}')
+        if not isinstance(operators, list):
+            raise PipelineFileError(f'a pipeline needs a list "operators", got {shown(operators)}')
+        if unknown:
+            raise PipelineFileError(f"a pipeline has only {', '.join(known)}, got extra {shown(unknown)}")
         if len(operators) > MOST_OPERATORS:
             raise PipelineFileError(f"a pipeline must have at most {MOST_OPERATORS} operators, got {len(operators)}")
         try:
@@ -229,6 +229,15 @@ def _check_order(operators: Sequence[Operator]) -> None:
             raise InvalidValueError(f"{name} acts {where} and cannot follow an operator {other}")
         if place and getattr(later, "needs_full_grid", False):
             raise InvalidValueError(f"{name} reads the full token grid, so it must be the first operator")
+
+
+def _check_presses(presses: Sequence[Operator], mass: str | None) -> None:
+    """Raise unless the finished cache is pressed once at most, and never with mass."""
+    if len(presses) > 1:
+        raise InvalidValueError("a pipeline presses the finished cache once, but several of its operators would")
+    if mass is not None and presses:
+        name = type(presses[0]).__name__
+        raise InvalidValueError(f"{name} cuts each layer's cache by itself, so it cannot be used with mass")
 
 
 def _check_layers(layers: Sequence[int | float]) -> None:

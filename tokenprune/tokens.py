@@ -71,6 +71,8 @@ class VisualTokens:
     spans: tuple[TokenSpan, ...] = ()
 
     def __post_init__(self) -> None:
+        if not isinstance(self.features, Tensor):
+            raise InvalidValueError(f"features must be a floating-point (N, D) tensor, got {shown(self.features)}")
         if self.features.ndim != 2 or not self.features.is_floating_point():
             raise InvalidValueError(
                 f"features must be a floating-point (N, D) tensor, got {self.features.dtype} "

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2_5_VLProcessor
 
+    from tokenprune.hf.frontend.video import VideoClip
+
 
 class Qwen25VLPruneVid:
     """Qwen2.5-VL with PruneVid's three stages.
@@ -99,7 +101,7 @@ class Qwen25VLPruneVid:
 
     def generate(
         self,
-        video_path: str | Path,
+        video_path: str | Path | VideoClip,
         question: str,
         max_new_tokens: int = 100,
         *,
@@ -123,7 +125,7 @@ class Qwen25VLPruneVid:
 
     def generate_many(
         self,
-        video_path: str | Path,
+        video_path: str | Path | VideoClip,
         questions: Sequence[str],
         max_new_tokens: int = 100,
         *,
@@ -138,7 +140,7 @@ class Qwen25VLPruneVid:
         The last video's features are kept, so that further questions about it do not encode it again.
 
         Args:
-            video_path: a local video file.
+            video_path: a local video file, or a clip that is read already, which takes neither `frames` nor `fps`.
             questions: at least one.
             max_new_tokens: length of each answer, at most.
             frames: so many frames, evenly spread; or
@@ -165,7 +167,7 @@ class Qwen25VLPruneVid:
 
     def process_egoschema_sample(
         self,
-        video_path: str | Path,
+        video_path: str | Path | VideoClip,
         question: str,
         options: Sequence[str],
         max_new_tokens: int = 16,
@@ -204,7 +206,7 @@ class Qwen25VLPruneVid:
 
     def compare(
         self,
-        video_path: str | Path,
+        video_path: str | Path | VideoClip,
         question: str,
         max_new_tokens: int = 100,
         *,

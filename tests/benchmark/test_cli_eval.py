@@ -82,6 +82,9 @@ def test_files_and_json(run: Run, tmp_path: Path) -> None:
     assert data["model"] == data["setting"]["model"]
     assert plot.read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.json", "world.json", "world.png"]
+    failed(run("--pipeline", str(mine), "--out", str(mine)), 2, f"--out would overwrite {mine}, which holds no result")
+    assert tp.Pipeline.load(mine) == tp.Pipeline([tp.UniformSelect(keep=4)])
+    assert run("--preset", "baseline", "--out", str(out)).exit_code == 0
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
@@ -108,6 +111,7 @@ def test_the_same_result_gives_the_same_picture(run: Run, tmp_path: Path, suffix
         (("--methods", "Covr"), "--methods must be one of all, "),
         (("--methods", "Covr"), "did you mean 'Cover'?"),
         (("--methods", "Cover", "--budgets", "0.1,2"), "--budgets must be fractions in (0, 1], got '2'"),
+        (("--methods", "Cover", "--budgets", ""), "--budgets must be fractions in (0, 1], got ''"),
         (("--methods", "Cover", "--budgets", "x"), "--budgets must be fractions in (0, 1], got 'x'"),
         (("--budgets", "0.1"), "--budgets needs --methods"),
         (("--mass", "some"), "--mass must be one of with, without, both"),

@@ -125,6 +125,7 @@ def test_interrupted_and_resumed(run: Run, tmp_path: Path, monkeypatch: pytest.M
         ((), ".", 1, "no video in"),
         (("--question", " "), None, 2, "QUESTION must not be empty"),
         (("--methods", "Covr"), None, 2, "--methods must be one of"),
+        (("--plot", "a.png"), None, 2, "No such option: --plot"),
         (("--windows", "99"), None, 1, "none of the videos"),
     ],
 )

@@ -179,7 +179,7 @@ def test_results_of_other_inputs_are_refused(run: Run, said: list[str]) -> None:
     ("change", "said"),
     [
         (lambda entries: {}, "list of questions"),
-        (lambda entries: [], "list of questions"),
+        (lambda entries: [], "of at least one"),
         (lambda entries: [*entries, entries[0]], "two questions with the q_uid aaaa-0"),
         (lambda entries: [3], "entry 0"),
         (lambda entries: [{**entries[0], "option 4": None}], "'option 4'"),

@@ -72,6 +72,10 @@ def test_one_method_is_a_pipeline() -> None:
         ({"method": "SnapKV", "settings": ["operator=EVS"]}, "a parameter of SnapKV must be one of"),
         ({"method": "SnapKV", "settings": ["window"]}, "--set must be PARAMETER=VALUE"),
         ({"method": "SnapKV", "settings": ["window=1", "window=2"]}, "each parameter once"),
+        ({"method": "EVS", "keep_ratio": 0.1, "settings": ["keep_ratio=0.2"]}, "--keep-ratio and --set keep_ratio=..."),
+        ({"method": "FastV", "keep_ratio": 0.1, "layer": "1", "settings": ["layer=2"]}, "--layer and --set layer=..."),
+        ({"method": "DART(layer=None)", "keep_ratio": 0.1, "layer": "1"}, "a parameter of DART(layer=None) must be"),
+        ({"preset": ""}, "preset must be one of"),
         ({"method": "EVS", "preset": "default"}, "choose one of --preset"),
         ({"method": "EVS", "pipeline": Path("p.json")}, "choose one of --preset"),
         ({"method": "EVS", "keep_ratio": 0.1, "tau": 0.8}, "choose one of --preset"),
@@ -84,17 +88,33 @@ def test_what_cannot_be_meant_is_wrong_usage(options: dict[str, Any], said: str)
         chosen(**options)
 
 
-def test_values_are_json_or_words() -> None:
-    assert settings_of(["a=1", "b=0.5", "c=null", "d=true", "e=[1,2]", "f=word", 'g="1"', "h=a=b"]) == {
-        "a": 1, "b": 0.5, "c": None, "d": True, "e": [1, 2], "f": "word", "g": "1", "h": "a=b",
+def test_a_form_of_a_method_is_named_as_the_table_names_it() -> None:
+    name, pipeline = chosen(method="DART(layer=None)", keep_ratio=0.25)
+    assert name == "DART(layer=None, keep_ratio=0.25)"
+    assert pipeline == tp.Pipeline([tp.DART(layer=None, keep_ratio=0.25)])
+    assert chosen(method="DART", keep_ratio=0.25, settings=["layer=None"]) == (
+        "DART(keep_ratio=0.25, layer=None)",
+        pipeline,
+    )
+    points = GridOptions(method="DART(layer=None),FastV", keep_ratio="0.5", layer="2").parse().points()
+    assert [pipeline_of(point) for point in points] == [
+        tp.Pipeline([tp.DART(layer=None, keep_ratio=0.5)]),
+        tp.Pipeline([tp.FastV(layer=2, keep_ratio=0.5)]),
+    ]
+
+
+def test_values_are_json_or_python_or_words() -> None:
+    assert settings_of(["a=1", "b=0.5", "c=null", "d=true", "e=[1,2]", "f=word", 'g="1"', "h=a=b", "i=1,2"]) == {
+        "a": 1, "b": 0.5, "c": None, "d": True, "e": [1, 2], "f": "word", "g": "1", "h": "a=b", "i": "1,2",
     }  # fmt: skip
-    assert axes_of(["a=1,2", "b=[1,2],[3]", "c=one,two", "d=1,none"]) == {
-        "a": (1, 2), "b": ([1, 2], [3]), "c": ("one", "two"), "d": (1, "none"),
+    assert settings_of(["a=None", "b=True", "c=('video',)"]) == {"a": None, "b": True, "c": ("video",)}
+    assert axes_of(["a=1,2", "b=[1,2],[3]", "c=one,two", "d=1,none", "e=None,0.5"]) == {
+        "a": (1, 2), "b": ([1, 2], [3]), "c": ("one", "two"), "d": (1, "none"), "e": (None, 0.5),
     }  # fmt: skip
 
 
 def test_a_sweep_tries_each_method_with_what_it_has() -> None:
-    options = GridOptions(method="EVS,SnapKV,AttnPrune", keep_ratio="0.5,0.1", layer="1", settings=["window=4,8"])
+    options = GridOptions(method="EVS, SnapKV,AttnPrune", keep_ratio="0.5,0.1", layer="1", settings=["window=4,8"])
     points = list(options.parse().points())
     assert points == [
         *({"method": "EVS", "keep_ratio": ratio} for ratio in (0.5, 0.1)),
@@ -117,6 +137,9 @@ def test_a_sweep_tries_each_method_with_what_it_has() -> None:
         ({"method": "EVS,SnpaKV"}, "did you mean 'SnapKV'"),
         ({"method": "EVS", "layer": "1"}, "layer is a parameter of none of these methods: EVS"),
         ({"method": "EVS", "settings": ["window=1"]}, "window is a parameter of none"),
+        ({"method": "EVS", "keep_ratio": "0.1", "settings": ["keep_ratio=0.2"]}, "leave one of them out"),
+        ({"tau": ""}, "--tau must be numbers"),
+        ({"segment_ratio": ""}, "--segment-ratio must be numbers"),
         ({"method": "EVS", "tau": "0.8"}, "are for the two stages"),
         ({"method": "EVS", "keep_ratio": "0.5,2"}, "keep_ratio must lie in"),
         ({"settings": ["window=1"]}, "--set is for --method"),

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import warnings
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from typer.testing import CliRunner
 
 from tokenprune.cli import _output
 from tokenprune.cli.app import app
+from tokenprune.errors import TokenPruneWarning
 
 COMMANDS = {
     "run": ["run", "demo", "What?"],
@@ -129,6 +132,40 @@ def test_wrong_usage_that_typer_finds(arguments: list[str], said: str) -> None:
     done = invoke(*arguments, "--json")
     refused(done, said)
     assert said in json.loads(done.stdout)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", "demo", "What?", "-o", "out"],
+        ["sweep", "demo", "What?", "--out", "out.json"],
+        ["eval", "world", "--out", "out.json"],
+        ["eval", "egoschema", "--videos", ".", "--questions", "q.json", "--out", "out.json"],
+        ["bench", "--plot", "out.png"],
+    ],
+    ids=lambda arguments: arguments[0] if arguments[0] != "eval" else arguments[1],
+)
+def test_what_cannot_be_written_is_refused_before_the_work(
+    arguments: list[str], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "access", lambda place, mode, **more: mode != os.W_OK)  # root may write anywhere
+    refused(invoke(*arguments), "that can be written to")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_warning_of_ours_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def body() -> None:
+        with _output.Output().guarded():
+            warnings.warn("of\nours", TokenPruneWarning, stacklevel=1)
+            warnings.warn("of another's", UserWarning, stacklevel=1)
+
+    with pytest.warns(UserWarning, match="of another's") as caught:
+        body()
+    assert capsys.readouterr().err == "tokenprune: of ours\n"
+    assert len(caught) == 1
+    with pytest.warns(TokenPruneWarning):  # outside of a command nothing has changed
+        warnings.warn("of ours", TokenPruneWarning, stacklevel=1)
 
 
 def test_an_interrupt_outside_of_a_command(monkeypatch: pytest.MonkeyPatch) -> None:

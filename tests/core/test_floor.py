@@ -98,3 +98,9 @@ class TestFloor:
         picks = tp.Cover(keep=100).plan(tp.VisualTokens(embeddings, (1500, 1, 1))).anchors
         assert set(picks.tolist()) <= set(plan.anchors.tolist())
         assert plan.kept == 400
+
+
+def test_a_missing_signal_is_named() -> None:
+    operator = tp.AttnPrune(keep=1, floor=0.5, scorer=Given(torch.ones(3)))
+    with pytest.raises(tp.InvalidValueError, match="AttnPrune reads the signal embeddings"):
+        operator.plan(tp.VisualTokens(torch.zeros(3, 1), (3, 1, 1)))

@@ -172,6 +172,15 @@ def test_the_command_says_everything_about_one() -> None:
     assert json.loads(run("AttnPrune", "--json").stdout)["needs"] == ["attention"]
 
 
+def test_the_command_knows_every_name_that_it_prints() -> None:
+    said = run("DART(layer=None)").output
+    assert said.startswith("DART(layer=None)  ")
+    assert "acts: before the LLM" in said
+    assert json.loads(run("DART(layer=None)", "--json").stdout)["site"] == "before_llm"
+    for row in tp.methods():
+        assert method(row.title) == row
+
+
 def test_an_unknown_method_is_wrong_usage() -> None:
     failed = run("SnpaKV")
     assert failed.exit_code == 2

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,6 +121,7 @@ def test_a_byte_order_mark_is_read(tmp_path: Path) -> None:
         (HEAD + f'[{{"operator": "{"N" * 10**5}"}}]}}', "unknown operator"),
         (HEAD + f'[{{"operator": "STMerge", "{"p" * 10**5}": 1}}]}}', "STMerge has no parameter"),
         (HEAD + f'[], "{"e" * 10**5}": 1}}', "extra"),
+        (HEAD + '{"operator": "STMerge"}}', "needs a list \"operators\", got {'operator': 'STMerge'}"),
         (HEAD.replace("1", '"' + "v" * 10**5 + '"') + "[]}", "version must be 1"),
         (HEAD + '[{"operator": "STMerge", "\\ud800": 1}]}', "has no parameter '\\ud800'"),
         (HEAD + '[{"operator": "STMérge"}]}', "did you mean 'STMerge'?"),
@@ -149,6 +151,20 @@ def test_too_many_operators(tmp_path: Path) -> None:
 def test_what_is_no_sequence_of_operators(operators: Any) -> None:
     with pytest.raises(InvalidValueError, match="operators must be a sequence of operators"):
         tp.Pipeline(operators)
+
+
+def test_a_name_is_no_sequence_of_operators() -> None:
+    with pytest.raises(InvalidValueError, match=r"got 'recommended'; tp\.preset makes a pipeline of a name"):
+        tp.Pipeline("recommended")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", ["missing/p.json", "file/p.json", "folder"])
+def test_what_cannot_be_written_is_named_as_it_was_given(place: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=re.escape(f"{str(tmp_path / place)!r}") + "$"):
+        tp.Pipeline().save(tmp_path / place)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder"]
 
 
 @dataclass(frozen=True)

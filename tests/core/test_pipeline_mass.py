@@ -93,3 +93,15 @@ def test_presets_stay_without_mass_unless_asked_for(name: str) -> None:
     assert tp.preset(name).mass is None
     assert tp.preset(name, mass="sizes").mass == "sizes"
     assert tp.preset(name, mass="sizes").operators == tp.preset(name).operators
+
+
+@pytest.mark.parametrize(
+    ("keeps", "mass", "why"), [((4,), "sizes", "cannot be used with mass"), ((4, 2), None, "once")]
+)
+def test_presses_of_a_schedule_are_held_to_the_same(keeps: tuple[int, ...], mass: str | None, why: str) -> None:
+    class Presses:
+        def operators(self, depth: int) -> list[Any]:
+            return [tp.KNorm(keep=keep) for keep in keeps]
+
+    with pytest.raises(InvalidValueError, match=why):
+        tp.Pipeline([Presses()], mass=mass).stages(8)

@@ -89,6 +89,7 @@ def test_blocks_come_from_the_plan_or_follow_the_tokens() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"features": [[1.0]] * 12}, r"floating-point \(N, D\) tensor, got \[\[1.0\]"),
         ({"features": torch.ones(12)}, r"floating-point \(N, D\)"),
         ({"features": torch.ones(12, 4, dtype=torch.int64)}, r"floating-point \(N, D\)"),
         ({"features": torch.ones(11, 4)}, r"11 tokens, but the grid \(2, 2, 3\) has 12"),

@@ -12,7 +12,7 @@ from tokenprune.adapter import VisualSpan
 
 TEXT = 200
 """Ids below are text."""
-IMAGE, VIDEO, START, END, OPEN, CLOSE = 240, 241, 242, 243, 244, 245
+IMAGE, VIDEO, START, END, OPEN, CLOSE, AUDIO = 240, 241, 242, 243, 244, 245, 246
 BOS, EOS, PAD = 252, 253, 254
 IDS = {"image_token_id": IMAGE, "video_token_id": VIDEO}
 MARKED = {**IDS, "vision_start_token_id": START, "vision_end_token_id": END}

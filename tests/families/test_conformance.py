@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from families.tiny import CASES, Tiny, prompt, tiny_model
+from families.tiny import CASES, Tiny, prompt, timed_patches, tiny_model
 from torch import nn
 
 from tokenprune.testing import AdapterConformance, VisualPrompt
@@ -24,13 +24,14 @@ def conformance(case: Tiny) -> type:
         images = case.images
         carried = case.family.carried
         recurrent = case.recurrent
+        needs_mask = case.pixels is timed_patches
         tolerance = 5e-4 if case.recurrent else 1e-4  # a chunk kernel rounds more, and more so behind padding
 
         def make_model(self) -> Any:
             return tiny_model(case)
 
         def decoder(self, model: Any) -> nn.Module:
-            return model.get_submodule(case.family.text)
+            return model.get_submodule(case.family.placed(model).text)
 
         def make_prompt(self, rows: Sequence[int]) -> VisualPrompt:
             return prompt(case, [case.rows[row] for row in rows], rows)

@@ -12,7 +12,7 @@ import torch
 pytest.importorskip("transformers")
 
 from families.layouts import Part
-from families.tiny import CASES, Tiny, patches, prompt, tiny_model
+from families.tiny import CASES, Tiny, patches, prompt, timed_patches, tiny_model
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -75,6 +75,11 @@ def new_inputs(case: Tiny, model: Any, whole: VisualPrompt, earlier: VisualPromp
         positions, _ = model.model.get_rope_index(whole.input_ids, types, attention_mask=None, **grids)
         inputs["position_ids"] = positions[:, :, start:]
         inputs.pop("mm_token_type_ids", None)
+    if case.pixels is timed_patches:
+        grids = [whole.inputs.get(name) for name in ("image_grid_thw", "video_grid_thw")]
+        given = (whole.inputs["attention_mask"], False, None, whole.inputs["video_second_per_grid"])
+        positions, _ = model.get_rope_index(whole.input_ids, *grids, *given)
+        inputs["position_ids"] = positions[:, :, start:]
     return inputs
 
 
@@ -102,7 +107,7 @@ def test_a_second_turn_on_a_cut_cache(case: Tiny, turn: str, operators: list[Any
             model(**with_cache(model, new_inputs(case, model, whole, first), alone), use_cache=True)
             merging = list(session.reports)
     assert len(reports) == (2 if turn == "video" else 1)
-    text = model.get_submodule(case.family.text)
+    text = model.get_submodule(case.family.placed(model).text)
     layer = 0 if PairsAt(0) in operators else int(0.4 * len(text.layers))
     removal = both_turns(whole, first, merging, reports, layer)
     nothing = whole.input_ids[:, :0]

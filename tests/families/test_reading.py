@@ -21,7 +21,7 @@ KNOWN = [case for case in CASES if case.model_class is not None]
 @pytest.mark.parametrize("case", KNOWN, ids=str)
 def test_what_is_computed_ahead_is_what_the_layer_computes(case: Tiny) -> None:
     model, given = tiny_model(case), prompt(case, case.rows[:1])
-    adapter, layers = FamiliesAdapter(), list(model.get_submodule(case.family.text).layers)
+    adapter, layers = FamiliesAdapter(), list(model.get_submodule(case.family.placed(model).text).layers)
     layer = max(index for index, each in enumerate(layers) if hasattr(each, "self_attn"))
     seen, ahead = (adapter.attention(model, layer) for _ in range(2))
     rows, everything = torch.arange(given.length - 3, given.length), torch.arange(given.length)

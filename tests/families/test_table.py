@@ -61,7 +61,7 @@ print(json.dumps(sorted({"transformers", "accelerate", "torchvision", "av", "PIL
 def test_a_model_in_a_wrapper_is_found(case: Tiny) -> None:
     wrapper = nn.Sequential(nn.Linear(1, 1), tiny_model(case))
     found = find_adapter(wrapper)
-    layers = list(tiny_model(case).get_submodule(case.family.text).layers)
+    layers = list(tiny_model(case).get_submodule(case.family.placed(tiny_model(case)).text).layers)
     assert (found.name, found.depth) == ("families", len(layers))
     assert [found.can_read(i) for i in range(len(layers))] == [hasattr(layer, "self_attn") for layer in layers]
     assert FamiliesAdapter().family_of(wrapper) is case.family

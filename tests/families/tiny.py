@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from families import layouts
 from families.layouts import (
+    AUDIO,
     BOS,
     CLOSE,
     END,
@@ -104,8 +105,9 @@ def tiny_model(case: Tiny) -> Any:
     if str(case) not in _models:
         _models[str(case)] = new_model(case)
     model = _models[str(case)]
-    if hasattr(model.model, "rope_deltas"):
-        model.model.rope_deltas = None
+    for module in (model, model.model):
+        if hasattr(module, "rope_deltas"):
+            module.rope_deltas = None
     return model
 
 
@@ -168,6 +170,14 @@ def patches(case: Tiny, clips: Sequence[Sequence[tuple[Clip, torch.Generator]]])
                 [torch.randn(t * h * w, case.patch, generator=draw) for (t, h, w), (_, draw) in zip(shapes, mine)]
             )
             found[grids] = torch.tensor(shapes)
+    return found
+
+
+def timed_patches(case: Tiny, clips: Sequence[Sequence[tuple[Clip, torch.Generator]]]) -> dict[str, Any]:
+    """The same for the thinkers of Qwen-Omni, which are told the seconds of a step and read modalities off the ids."""
+    found = patches(case, clips)
+    if "video_grid_thw" in found:
+        found["video_second_per_grid"] = torch.ones(len(found["video_grid_thw"]))
     return found
 
 
@@ -236,6 +246,23 @@ def _text(**more: Any) -> dict[str, Any]:
 
 def _moe(**more: Any) -> dict[str, Any]:
     return _text(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, decoder_sparse_step=1, **more)
+
+
+NEVER = 999
+"""No id of the vocabulary: an answer of random weights that begins an audio would ask the library for its length."""
+
+
+def _omni(**more: Any) -> dict[str, Any]:
+    """Ids by either of the names that releases have, and a tower for audio."""
+    audio = {"d_model": 16, "encoder_attention_heads": 2, "encoder_ffn_dim": 16, "encoder_layers": 1, "num_mel_bins": 8}
+    ids = {"image": IMAGE, "video": VIDEO, "audio": AUDIO}
+    return {
+        "audio_config": {**audio, "output_dim": 32, **more},
+        **{f"{kind}_token_{name}": value for kind, value in ids.items() for name in ("id", "index")},
+        "audio_start_token_id": NEVER,
+        "vision_start_token_id": START,
+        "vision_end_token_id": END,
+    }
 
 
 FREE = (Clip(3, 2, 3), Clip(4, 2, 2), layouts.image(2, 3))
@@ -360,6 +387,30 @@ CASES = (
         patches,
         FREE,
         3 * 4 * 4,
+    ),
+    Tiny(
+        table.QWEN25_OMNI,
+        {
+            "text_config": _text(rope_parameters={**ROPE, "mrope_section": [1, 1, 2]}),
+            "vision_config": {**TOWER, "out_hidden_size": 32, "fullatt_block_indexes": [1], "window_size": 16},
+            **_omni(),
+        },
+        layouts.one_run,
+        timed_patches,
+        FREE,
+        PATCH,
+    ),
+    Tiny(
+        table.QWEN3_OMNI,
+        {
+            "text_config": _moe(head_dim=8, rope_parameters=QWEN3_ROPE),
+            "vision_config": QWEN3_TOWER,
+            **_omni(downsample_hidden_size=8),
+        },
+        layouts.one_run,
+        timed_patches,
+        FREE,
+        PATCH,
     ),
     Tiny(
         table.GLM4V,

@@ -35,7 +35,7 @@ def tokenizer(control: Sequence[str] | Mapping[str, str]) -> Any:
         extra_special_tokens=dict(control) if isinstance(control, Mapping) else ["<|im_start|>", *control],
         model_max_length=32768,
     )
-    made.add_tokens(["Frame", " from "])  # words of real vocabularies, which tell frames from pictures
+    made.add_tokens(["Frame", " from ", " seconds"])  # words of real vocabularies, which tell frames from pictures
     return made
 
 

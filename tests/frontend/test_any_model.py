@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from tokenprune.cli.app import app
 from tokenprune.hf.frontend.auto import AUTO
 from tokenprune.hf.frontend.loading import load, why_not
 from tokenprune.hf.frontend.pixels import PixelOptions, bounds_whole_clips, makes_patches
+from tokenprune.hf.frontend.video import load_clip
 from tokenprune_qwen25vl.assets import demo_clip
+from tokenprune_qwen25vl.family import QWEN25VL
 
 FRAMES = 8
 NEW = 12
@@ -57,6 +60,8 @@ def test_a_checkpoint_is_found_loaded_and_pruned(name: str, saved: Any) -> None:
     whole = asked(tp.VLMPruner(model=half.model, processor=half.processor, pipeline=tp.Cover(keep_ratio=1.0)))
     assert whole.token_ids == plain.token_ids
     assert whole.token_ids != answer.token_ids
+    one = asked(tp.VLMPruner(model=half.model, processor=half.processor, pipeline=tp.Cover(keep=1)))
+    assert one.visual_retained == 1 / one.visual_tokens  # its frames are one video
     assert whole.visual_tokens == answer.visual_tokens
 
 
@@ -112,17 +117,27 @@ def test_the_clip_of_another_adapter_is_shown_and_a_press_is_named_by_its_site(s
     assert "KNorm after the prefill" in done.stdout
 
 
-def test_speed_is_measured_of_towers_of_patches_and_refused_of_others(saved: Any) -> None:
+def test_speed_is_measured_where_it_is_known_how_a_clip_is_shown(saved: Any) -> None:
     small = ["--grid", "3x2x3", "--rounds", "1", "--warmup", "0", "--new-tokens", "1", "--device", "cpu", "--json"]
     done = CliRunner().invoke(app, ["bench", "--model", str(saved("qwen3_vl")), *small])
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["setting"]["visual_tokens"] == 18
-    refused = CliRunner().invoke(app, ["bench", "--model", str(saved("internvl")), *small])
+    for unknown in ("internvl", "glm4v"):
+        refused = CliRunner().invoke(app, ["bench", "--model", str(saved(unknown)), *small])
+        assert refused.exit_code == 1
+        assert f"this one is '{unknown}'" in refused.stdout
+
+
+def test_speed_of_square_frames_is_measured_on_their_own_grid_alone(saved: Any) -> None:
+    told = ["bench", "--model", str(saved("llava_onevision")), "--rounds", "1", "--warmup", "0", "--device", "cpu"]
+    refused = CliRunner().invoke(app, [*told, "--grid", "3x9x9"])
     assert refused.exit_code == 1
-    assert "takes patches and grids" in refused.stdout
-    unknown = CliRunner().invoke(app, ["bench", "--model", str(saved("glm4v")), *small])
-    assert unknown.exit_code == 1
-    assert "this one is 'glm4v'" in unknown.stdout
+    [wanted] = re.findall(r"the grid must be (3x\d+x\d+), got 3x9x9", " ".join(refused.output.split()))
+    done = CliRunner().invoke(app, [*told, "--grid", wanted, "--new-tokens", "1", "--json"])
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert result["setting"]["visual_tokens"] == 3 * int(wanted.split("x")[1]) ** 2
+    assert "eager baseline: default" in [row["name"] for row in result["rows"]]
 
 
 def test_what_bounds_pixels_is_asked_of_the_processor(saved: Any) -> None:
@@ -153,8 +168,47 @@ def test_what_no_adapter_knows_is_refused_before_its_weights_are_read(tmp_path: 
         "gemma3", text_config={"num_hidden_layers": 2}, vision_config={"num_hidden_layers": 1}
     )
     config.save_pretrained(tmp_path)
-    with pytest.raises(tp.NoAdapterError, match="4-D attention masks"):
+    with pytest.raises(tp.NoAdapterError, match=r"can make it, but no adapter accepts .*4-D attention masks"):
         tp.VLMPruner(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "made_up_vl", None])
+def test_what_sees_nothing_is_named_by_its_type(tmp_path: Path, kind: str | None) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({} if kind is None else {"model_type": kind}))
+    with pytest.raises(tp.NoAdapterError, match=f"no model of type {kind!r} in release .* sees images or videos"):
+        tp.VLMPruner(tmp_path)
+
+
+def test_a_name_that_is_released_is_not_guessed_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(source: str) -> Any:
+        raise OSError("no connection")
+
+    monkeypatch.setattr("transformers.PretrainedConfig.get_config_dict", unreachable)
+    for family in (AUTO, QWEN25VL):
+        with pytest.raises(tp.ModelLoadError, match=r"Qwen/Qwen3-VL-8B-Instruct: no connection$"):
+            load(family, "Qwen/Qwen3-VL-8B-Instruct")
+        with pytest.raises(tp.ModelLoadError, match=r"did you mean 'Qwen/Qwen3-VL-8B-Instruct'\?$"):
+            load(family, "Qwen/Qwen3-VL-8B-Instrut")
+
+
+def test_a_processor_without_a_chat_template_is_named(saved: Any) -> None:
+    pruner = tp.VLMPruner(saved("qwen3_vl"), device="cpu")
+    pruner.processor.chat_template = None
+    with pytest.raises(tp.InvalidValueError, match="Qwen3VLProcessor has no chat template"):
+        asked(pruner)
+
+
+def test_a_clip_in_memory_is_asked_about_like_its_file(saved: Any) -> None:
+    pruner = tp.VLMPruner(saved("llava_onevision"), tp.Cover(keep_ratio=0.5), device="cpu")
+    clip = load_clip(demo_clip(), frames=FRAMES)
+    assert pruner.generate(clip, QUESTION, NEW).token_ids == asked(pruner).token_ids
+    plain, pruned = pruner.compare(clip, QUESTION, 2)
+    assert len(plain.token_ids) == len(pruned.token_ids) == 2
+    with pytest.raises(tp.InvalidValueError, match="frames and fps are for files"):
+        pruner.generate(clip, QUESTION, frames=4)
+    for video in (None, clip.frames, [demo_clip()]):
+        with pytest.raises(tp.InvalidValueError, match="video_path must be a path, or a clip"):
+            pruner.generate(video, QUESTION)
 
 
 def test_bad_calls_are_refused(saved: Any) -> None:
@@ -162,7 +216,11 @@ def test_bad_calls_are_refused(saved: Any) -> None:
         tp.VLMPruner()
     with pytest.raises(tp.ModelLoadError):
         tp.VLMPruner("no/such/directory")
+    with pytest.raises(tp.ModelLoadError, match="its name is empty"):
+        tp.VLMPruner("")
     pruner = tp.VLMPruner(saved("qwen3_vl"), "stage1_only", device="cpu")
+    with pytest.raises(tp.InvalidValueError, match="processor must be the checkpoint's own"):
+        tp.VLMPruner(model=pruner.model, processor=pruner.processor.tokenizer)
     with pytest.raises(tp.InvalidValueError, match="at least one question"):
         pruner.generate_many(demo_clip(), [])
     with pytest.raises(tp.VideoError, match="so few frames"):

@@ -21,6 +21,7 @@ from hf.mass_cases import (
     FIRST,
     MERGE,
     TEXT_TURN,
+    VIDEO_TURN,
     Case,
     agrees_only_with_bias,
     held,
@@ -207,6 +208,20 @@ def test_a_cache_with_mass_needs_a_session(rows: str) -> None:
         forwards(model, talk, cache, new=1)
     with pytest.raises(UnsupportedCacheError, match="session"), torch.no_grad():
         model(input_ids=torch.full((len(said.ids), 1), 5), **{CACHE: cache})
+
+
+@over_rows
+@pytest.mark.parametrize("press", [tp.KNorm(keep=3), tp.SnapKV(keep=3)], ids=lambda press: type(press).__name__)
+def test_a_cache_with_mass_is_not_pressed(press: Any, rows: str) -> None:
+    """Nor is a turn without a video, in which a press has nothing to do, refused."""
+    model = shared_model()
+    said, cache = first_turn(model, rows)
+    before = contents(cache)
+    with tp.attach(model, press):
+        with pytest.raises(UnsupportedModeError, match=f"{type(press).__name__} cannot press"):
+            forwards(model, said.then(VIDEO_TURN[rows]), cache)
+        assert same_contents(contents(cache), before)
+        forwards(model, said.then(TEXT_TURN[rows]), cache)
 
 
 def test_after_the_session_a_plain_prompt_is_plain() -> None:

@@ -69,7 +69,8 @@ def left_of(placed: Placed, session: tp.Session) -> list[int]:
 @pytest.mark.parametrize("site", ["before_llm", "after_layer"])
 @pytest.mark.parametrize("beams", [1, 2])
 def test_relevance_is_asked_once_about_each_video(site: str, beams: int) -> None:
-    model, given, rising = shared_model(), prompt(ROWS), Rising()
+    """Also where rows of the batch have none."""
+    model, given, rising = shared_model(), prompt([*ROWS, [2, image(2, 2), 3], [9]]), Rising()
     with tp.attach(model, [InPairs(), Top(site=site, keep=3)], signals={"relevance": rising}) as session:
         answers(model, given, num_beams=beams)
     videos = given.placed("video")

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from qwen25vl.tiny import tiny_model
 
-from tokenprune.bench.model_speed.clip import clip_pixels, video_processor
+from tokenprune.bench.model_speed.clip_kind import clip_kind
 from tokenprune.bench.model_speed.prompt import make_prompt
-from tokenprune.bench.model_speed.runs import Bench, encode_clips
+from tokenprune.bench.model_speed.runs import Bench
 from tokenprune.bench.speed.request import SpeedRequest
 from tokenprune.hf.frontend.features import VideoFeatures
 from tokenprune_qwen25vl.assets import demo_clip
@@ -29,9 +29,10 @@ def model(attention: str = "sdpa") -> Any:
 def bench(batch: int = 1, new_tokens: int = 3, text: int = 4, attention: str = "sdpa") -> Bench:
     parts = require_parts(model(attention))
     request = SpeedRequest({}, grid=(3, 2, 3), text=text, batch=batch, new_tokens=new_tokens)
-    pixels = clip_pixels(video_processor(parts.model.config.vision_config), demo_clip(), request.grid, batch)
+    kind = clip_kind(parts.model.config)
+    pixels = kind.pixels(kind.processor(parts.model.config), demo_clip(), request.grid, batch)
     prompt = make_prompt(parts, request, pixels)
-    features = encode_clips(parts, pixels, prompt.grid_thw)
+    features = prompt.encoded(parts, pixels)
     noise = torch.randn(features.tokens.shape, generator=torch.Generator().manual_seed(5))
     return Bench(parts, prompt.showing(VideoFeatures(features.tokens + noise)), pixels, new_tokens)
 

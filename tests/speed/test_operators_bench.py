@@ -14,7 +14,7 @@ import torch
 
 import tokenprune as tp
 from tokenprune.bench.speed import operators, operators_request
-from tokenprune.bench.speed.arithmetic import DecoderShape, prefill_flops
+from tokenprune.bench.speed.arithmetic import Attention, DecoderShape, prefill_flops
 from tokenprune.bench.speed.clock import timed
 from tokenprune.bench.speed.content import scene_features
 from tokenprune.bench.speed.dispatched import count_dispatched
@@ -160,7 +160,7 @@ def test_shares_are_of_so_many_layers_run_by_run(result: OperatorsResult) -> Non
 
 def test_a_prefill_that_is_too_slow_is_computed_from_a_shorter_one() -> None:
     seconds = {(4, LAYER): Figure((1.0, 2.0)), (8, PLAN): Figure((1.0, 1.0))}
-    shape = DecoderShape(1, 64, SMALL.heads, SMALL.kv_heads, SMALL.head_dim, 96)
+    shape = DecoderShape(64, (Attention(SMALL.heads, SMALL.kv_heads, SMALL.head_dim),), (96,))
     grows = prefill_flops(shape, [[160]]) / prefill_flops(shape, [[80]])
     assert grows > 2
     assert prefill_seconds(4, seconds, REQUEST) == (Figure((3.0, 6.0)), 4)
@@ -179,7 +179,7 @@ def test_the_layer_is_a_decoders() -> None:
     torch.testing.assert_close(layer(states[:4]), out[:4])
     assert not torch.equal(layer(torch.cat([states[:3] + 1, states[3:]]))[4:], out[4:])
     weights = sum(weight.numel() for weight in layer.weights)
-    pairs = DecoderShape(1, 64, SMALL.heads, SMALL.kv_heads, SMALL.head_dim, 96)
+    pairs = DecoderShape(64, (Attention(SMALL.heads, SMALL.kv_heads, SMALL.head_dim),), (96,))
     assert prefill_flops(pairs, [[1]]) == 2 * weights + 4 * SMALL.heads * SMALL.head_dim
 
 

@@ -14,8 +14,7 @@ pytest.importorskip("av")
 
 import tokenprune as tp
 from tokenprune.bench.model_speed import shapes
-from tokenprune.bench.model_speed.clip import clip_pixels, video_processor
-from tokenprune.bench.model_speed.layout import ClipLayout
+from tokenprune.bench.model_speed.clip_kind import clip_kind
 from tokenprune.bench.model_speed.lower_bound import run_layers
 from tokenprune.bench.model_speed.prompt import make_prompt, random_features
 from tokenprune.bench.model_speed.qwen3_shapes import QWEN3_SHAPES, Qwen3Shape, Qwen3Tower
@@ -65,10 +64,11 @@ def test_every_row_is_measured() -> None:
 def test_the_prompt_is_read_as_one_video_and_the_layers_as_the_decoder_runs_them() -> None:
     parts = AUTO.parts(shapes.build("tiny", torch.device("cpu")))
     request = SpeedRequest({}, grid=(3, 2, 3), text=6, batch=1)
-    pixels = clip_pixels(video_processor(parts.model.config.vision_config), demo_clip(), request.grid, 1)
+    kind = clip_kind(parts.model.config)
+    pixels = kind.pixels(kind.processor(parts.model.config), demo_clip(), request.grid, 1)
     prompt = make_prompt(parts, request, pixels)
     prompt = prompt.showing(random_features(parts, request))
-    assert prompt.length == 14 + ClipLayout((3, 2, 3), frame_by_frame=True).length + 6
+    assert prompt.length == 14 + kind.layout(parts.model.config, (3, 2, 3)).length + 6 == 14 + 2 + 3 * (5 + 2 + 6) + 6
     with tp.attach(parts.model, tp.Cover(keep_ratio=0.5)) as session, encoded_before(parts.tower, prompt.features):
         parts.model(**prompt.inputs())
     assert session.report.visual_tokens == [18]

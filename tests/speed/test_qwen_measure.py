@@ -216,7 +216,9 @@ def test_names_of_other_rows_are_refused(name: str) -> None:
 def test_what_cannot_be_measured() -> None:
     speed = tokenprune_speed()
     assert list(speed.shapes)[:3] == ["qwen2.5-vl-3b", "qwen2.5-vl-7b", "qwen2.5-vl-0.5b-like"]
-    assert list(speed.shapes)[3:] == ["qwen3-vl-2b", "qwen3-vl-4b", "qwen3-vl-8b", "qwen3-vl-0.4b-like"]
+    assert list(speed.shapes)[3:7] == ["qwen3-vl-2b", "qwen3-vl-4b", "qwen3-vl-8b", "qwen3-vl-0.4b-like"]
+    assert list(speed.shapes)[7:10] == ["qwen3.5-4b", "qwen3.5-9b", "qwen3.5-0.5b-like"]
+    assert list(speed.shapes)[10:] == ["llava-onevision-0.5b", "llava-onevision-7b", "llava-onevision-0.5b-like"]
     with pytest.raises(InvalidValueError, match="shape must be one of"):
         speed.measure(SpeedRequest({}, shape="llama"))
     with pytest.raises(InvalidValueError, match="measured on cpu and cuda"):

@@ -15,7 +15,7 @@ pytest.importorskip("av")
 from speed.qwen_bench import bench, first_logits
 
 from tokenprune.adapter import Prompt
-from tokenprune.bench.model_speed.clip import clip_pixels, video_processor
+from tokenprune.bench.model_speed.clip_kind import KINDS
 from tokenprune.bench.model_speed.prompt import LEAD, random_features, require_room
 from tokenprune.bench.speed.request import SpeedRequest
 from tokenprune.errors import InvalidValueError
@@ -64,7 +64,7 @@ def test_the_clip_is_what_the_processor_makes_of_it() -> None:
     _, processor = load(None, "cpu")
     expected = model_inputs(processor, [Conversation("What?", (load_clip(demo_clip(), frames=16),))])
     assert expected["video_grid_thw"].tolist() == [[8, 12, 12]]
-    pixels = clip_pixels(processor.video_processor, demo_clip(), (8, 6, 6), 2)
+    pixels = KINDS["qwen2_5_vl"].pixels(processor.video_processor, demo_clip(), (8, 6, 6), 2)
     patches = len(expected["pixel_values_videos"])
     assert torch.equal(pixels[:patches], expected["pixel_values_videos"])
     assert pixels.shape == (2 * patches, expected["pixel_values_videos"].shape[1])
@@ -73,8 +73,8 @@ def test_the_clip_is_what_the_processor_makes_of_it() -> None:
 
 @pytest.mark.parametrize("grid", [(1, 1, 1), (3, 2, 5), (11, 1, 3)])
 def test_clips_of_any_grid(grid: tuple[int, int, int]) -> None:
-    vision = bench().parts.model.config.vision_config
-    pixels = clip_pixels(video_processor(vision), demo_clip(), grid, 1)
+    kind = KINDS["qwen2_5_vl"]
+    pixels = kind.pixels(kind.processor(bench().parts.model.config), demo_clip(), grid, 1)
     assert pixels.shape == (4 * grid[0] * grid[1] * grid[2], 3 * 2 * 14 * 14)
     assert float(pixels.std()) > 0.1
 

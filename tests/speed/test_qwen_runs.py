@@ -18,7 +18,7 @@ from qwen25vl.tiny import LAYERS
 from speed.qwen_bench import bench, first_logits, hooks_of, model
 
 import tokenprune as tp
-from tokenprune.bench.model_speed.rows import decoder_shape
+from tokenprune.bench.model_speed.decoder_sizes import decoder_shape
 from tokenprune.bench.model_speed.runs import Bench, run_pipeline, run_plain, run_vision, timed_answer
 from tokenprune.bench.speed.arithmetic import kv_bytes
 from tokenprune.errors import AlreadyAttachedError
@@ -123,7 +123,7 @@ def test_kv_bytes_are_those_of_the_formula(name: str | None, batch: int) -> None
         assert facts.layer_tokens == [[made.prompt.length] * batch] * LAYERS
     else:
         _, facts = run_pipeline(made, PIPELINES[name])
-    assert facts.kv_bytes == kv_bytes(decoder_shape(made), batch, facts.longest, 4)
+    assert facts.kv_bytes == kv_bytes(decoder_shape(made.parts.text), batch, facts.longest, 4)
     assert (facts.longest < made.prompt.length) == (name in ("default", "last layer"))
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 
 import numpy as np
@@ -14,8 +15,16 @@ from tiny_qwen_world.labels import dense_labels
 from tokenprune.bench.world import FRAMES, KINDS, SIZE, SMALL_KINDS, Scene, questions_of, sample, sample_scene
 from tokenprune.bench.world.palette import CELL, COLOURS, FLASH_RADIUS, RGB, SIGN_RADIUS, SLOT, SLOTS
 from tokenprune.bench.world.render import centre, render
+from tokenprune.errors import InvalidValueError
 
 seeds = st.integers(0, 2_000_000_000)
+
+PIXELS = (
+    "4d4f4a3f35453c3e4c41414d44442a5c4b4548e2265937384c524033455240314b475456",
+    "4e46413b243c433d4345445244461a504449393d26443033495048dd524b473649484b54",
+    "4f6357586262496c7c6e3a5252686c625e5b57d8df495660605b53495f5561535e544363",
+)
+"""Green of the middles of the 36 cells in frames 0, 9 and 15 of seed 3."""
 
 
 def test_a_seed_always_gives_the_same_clip() -> None:
@@ -30,6 +39,63 @@ def test_the_questions_of_known_seeds_have_not_changed() -> None:
     """A change here makes every published figure of the benchmark incomparable: raise `WORLD_VERSION` with it."""
     told = "\n".join(f"{q.kind}|{q.text}|{q.answer}" for seed in range(50) for q in questions_of(sample_scene(seed)))
     assert hashlib.sha256(told.encode()).hexdigest()[:16] == "b9b67caab31785d2"
+
+
+def test_the_scenes_and_pixels_of_known_seeds_have_not_changed() -> None:
+    """As above. Pixels are compared to one step of grey: sums of the background round as the machine likes."""
+    told = hashlib.sha256()
+    for seed in range(50):
+        scene = dataclasses.asdict(sample_scene(seed))
+        assert scene.pop("frames") == FRAMES
+        told.update(repr(scene).encode())
+    assert told.hexdigest()[:16] == "b3b22f97cd04c618"
+    pixels = sample(3).frames[[0, 9, 15], 14::28, 14::28, 1].reshape(3, -1)
+    for row, known in zip(pixels.tolist(), PIXELS, strict=True):
+        assert row == pytest.approx(list(bytes.fromhex(known)), abs=1)
+
+
+@given(seeds, st.sampled_from([2, 4, 8]))
+@settings(max_examples=40, deadline=None)
+def test_a_longer_clip_shows_as_much_in_finer_steps(seed: int, finer: int) -> None:
+    scene, short = sample_scene(seed, frames=finer * FRAMES), sample_scene(seed)
+    assert scene.frames == finer * FRAMES
+    assert [(s.start, s.stop) for s in scene.shots] == [(finer * s.start, finer * s.stop) for s in short.shots]
+    assert scene.shots[-1].stop == scene.frames
+    for thing in scene.things:
+        assert thing.first % finer == thing.stop % finer == 0
+        assert thing.stop - thing.first >= 4 * finer
+        assert (thing in scene.movers) == (5.0 <= thing.speed * finer <= 9.0)
+    slots = [flash.slot for flash in scene.flashes]
+    assert slots == sorted(set(slots))
+    small = slots + ([scene.sign.slot] if scene.sign else [])
+    assert all(0 <= slot < finer * SLOTS for slot in small)
+    for shot in scene.shots:
+        for thing in shot.things:
+            for frame in (thing.first, thing.stop - 1):
+                x, y = centre(thing, frame, shot.start)
+                assert thing.radius <= min(x, y)
+                assert max(x, y) < SIZE - thing.radius
+
+
+def test_the_events_of_a_longer_clip_fill_its_whole_length() -> None:
+    last = [sample_scene(seed, frames=64).flashes[-1].slot for seed in range(60)]
+    assert max(last) >= 30
+
+
+def test_a_flash_of_a_longer_clip_is_as_brief() -> None:
+    scene = sample_scene(5, frames=64)
+    frames = render(scene).astype(int)
+    assert frames.shape == (64, SIZE, SIZE, 3)
+    flash = scene.flashes[0]
+    spot = frames[:, flash.y - 2 : flash.y + 3, flash.x - 2 : flash.x + 3].mean((1, 2))
+    unlike = np.abs(spot - RGB[flash.colour]).max(-1) > 60
+    assert np.flatnonzero(~unlike).tolist() == [flash.slot * SLOT, flash.slot * SLOT + 1]
+
+
+@pytest.mark.parametrize("frames", [0, 8, 24, -16])
+def test_a_clip_of_another_length_is_refused(frames: int) -> None:
+    with pytest.raises(InvalidValueError, match="multiple of 16"):
+        sample_scene(0, frames=frames)
 
 
 def test_frames_have_the_promised_form() -> None:

@@ -94,7 +94,7 @@ class Methods:
         for name in names or ():
             if name not in known:
                 raise UsageError(not_one_of("--methods", ["all", *known], name))
-        fractions = tuple(dict.fromkeys(map(_fraction, _listed(self.budgets or BUDGETS))))
+        fractions = tuple(dict.fromkeys(map(_fraction, _listed(BUDGETS if self.budgets is None else self.budgets))))
         return MethodGrid(names, fractions, self.masses or MASSES["both"])
 
 

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -14,6 +15,8 @@ from tokenprune.messages import not_one_of, shown
 
 if TYPE_CHECKING:
     from tokenprune.operator import Operator
+
+Value = TypeVar("Value")
 
 SET_HELP = "A parameter of the method, such as window=64; may be repeated."
 
@@ -32,7 +35,7 @@ SetOption = Annotated[
 
 
 def settings_of(given: Sequence[str]) -> dict[str, Any]:
-    """The parameters that ``--set`` names, each with one value: JSON where it is some, else the text itself.
+    """The parameters that ``--set`` names, each with one value: as JSON or Python writes it, else the text itself.
 
     Raises:
         UsageError: no name or no value, or a name twice.
@@ -45,6 +48,22 @@ def axes_of(given: Sequence[str]) -> dict[str, tuple[Any, ...]]:
     return {name: _values(text) for name, text in _pairs(given).items()}
 
 
+def with_options(options: Mapping[str, Value | None], settings: Mapping[str, Value]) -> dict[str, Value]:
+    """What the options of their own say, and ``--set``.
+
+    Args:
+        options: parameter -> what its option said; None: nothing.
+        settings: what ``--set`` said.
+
+    Raises:
+        UsageError: both name a parameter.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    for twice in given.keys() & settings.keys():
+        raise UsageError(f"--{twice.replace('_', '-')} and --set {twice}=... say the same thing; leave one of them out")
+    return {**given, **settings}
+
+
 def operator_of(name: str, settings: Mapping[str, Any]) -> Operator:
     """The method with these parameters.
 
@@ -55,29 +74,37 @@ def operator_of(name: str, settings: Mapping[str, Any]) -> Operator:
     from tokenprune.errors import InvalidValueError, PipelineFileError
     from tokenprune.operator_json import build
 
-    known = parameters_of(name)
+    row, known = method(name), parameters_of(name)
     for unknown in settings.keys() - known:
         raise InvalidValueError(not_one_of(f"a parameter of {name}", known, unknown))
     try:
-        return build({"operator": method(name).name, **settings})
+        return build({"operator": row.name, **row.settings, **settings})
     except PipelineFileError as error:
         raise InvalidValueError(str(error)) from error
 
 
 def parameters_of(name: str) -> list[str]:
-    """What the method can be given.
+    """What the method can be given, but for what its form says already.
 
     Raises:
         InvalidValueError: an unknown method.
     """
     from tokenprune.catalogue import method
 
-    return [parameter.name for parameter in method(name).parameters]
+    row = method(name)
+    return [parameter.name for parameter in row.parameters if parameter.name not in row.settings]
 
 
 def label_of(name: str, settings: Mapping[str, Any]) -> str:
-    """The method as Python would write it."""
-    return f"{name}({', '.join(f'{key}={value!r}' for key, value in settings.items())})"
+    """The method as Python would write it.
+
+    Raises:
+        InvalidValueError: an unknown method.
+    """
+    from tokenprune.catalogue import method
+
+    row = method(name)
+    return f"{row.name}({', '.join(f'{key}={value!r}' for key, value in {**row.settings, **settings}.items())})"
 
 
 def _pairs(given: Sequence[str]) -> dict[str, str]:
@@ -91,14 +118,20 @@ def _pairs(given: Sequence[str]) -> dict[str, str]:
 
 
 def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
+    values = _written(text)
+    return values[0] if values is not None and len(values) == 1 else text
 
 
 def _values(text: str) -> tuple[Any, ...]:
-    try:
-        return tuple(json.loads(f"[{text}]"))
-    except ValueError:
-        return tuple(_value(part) for part in text.split(","))
+    values = _written(text)
+    return tuple(_value(part) for part in text.split(",")) if values is None else tuple(values)
+
+
+def _written(text: str) -> list[Any] | None:
+    """The values, as JSON or Python writes them (``null``, ``None``); None where they are something else."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return read(f"[{text}]")
+        except (ValueError, SyntaxError):
+            continue
+    return None

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,10 +66,13 @@ class Output:
     def guarded(self) -> Generator[None, None, None]:
         """Run a command's body: an exception becomes one line and an exit code, after its traceback with ``debug``.
 
+        A warning of ours becomes one line, too.
+
         Wrong usage found by typer and :class:`typer.Exit` pass through.
         """
         try:
-            yield
+            with _warnings_on_one_line():
+                yield
         except KeyboardInterrupt:
             self.error("KeyboardInterrupt", "interrupted")
             raise typer.Exit(INTERRUPTED) from None
@@ -97,6 +101,23 @@ def wrong_usage() -> Generator[None, None, None]:
         yield
     except InvalidValueError as error:
         raise UsageError(str(error)) from error
+
+
+@contextmanager
+def _warnings_on_one_line() -> Generator[None, None, None]:
+    from tokenprune.errors import TokenPruneWarning
+
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, TokenPruneWarning):
+                print(f"tokenprune: {' '.join(str(message).split())}", file=sys.stderr)
+            else:
+                usual(message, category, *where, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 def print_json(value: object) -> None:

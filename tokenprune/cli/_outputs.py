@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping
@@ -28,18 +29,21 @@ class Outputs:
     """Files for the result; whatever would fail only after everything has been measured is refused first.
 
     Raises:
-        UsageError: a file in a directory that does not exist, a picture of an unknown kind, or no matplotlib.
+        UsageError: a file that holds something else, or in a directory that is not there or cannot be written to; a
+            picture of an unknown kind, or no matplotlib.
     """
 
     out: OutOption = None
     plot: PlotOption = None
 
     def __post_init__(self) -> None:
-        for option, path in (("--out", self.out), ("--plot", self.plot)):
-            if path is not None and (path.is_dir() or not path.parent.is_dir()):
-                raise UsageError(f"{option} must name a file in a directory that exists, got {path}")
+        if self.out is not None:
+            check_place("--out", self.out)
+            if self.out.is_file() and not _is_replaceable(self.out):
+                raise UsageError(f"--out would overwrite {self.out}, which holds no result of ours; give another file")
         if self.plot is None:
             return
+        check_place("--plot", self.plot)
         if self.plot.suffix not in PLOT_SUFFIXES:
             raise UsageError(f"--plot must end in {', '.join(PLOT_SUFFIXES)}, got {self.plot}")
         if find_spec("matplotlib") is None:
@@ -60,3 +64,20 @@ class Outputs:
         if self.plot is not None and draw is not None:
             draw(self.plot)
         return data
+
+
+def check_place(option: str, path: Path) -> None:
+    """Raise :class:`UsageError` unless a file can be written there."""
+    if path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"{option} must name a file in a directory that exists, got {path}")
+    if not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{option} must name a file in a directory that can be written to, got {path}")
+
+
+def _is_replaceable(path: Path) -> bool:
+    """Whether nothing is lost with the file: it is empty, or what a command wrote."""
+    try:
+        text = path.read_text("utf-8")
+        return not text.strip() or "command" in json.loads(text)
+    except (ValueError, TypeError, RecursionError, OSError):
+        return False

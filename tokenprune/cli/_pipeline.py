@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokenprune.cli._layer import LayerOption, parse_layer
-from tokenprune.cli._method import MethodOption, SetOption, label_of, operator_of, settings_of
+from tokenprune.cli._method import MethodOption, SetOption, label_of, operator_of, settings_of, with_options
 from tokenprune.cli._output import UsageError, wrong_usage
 from tokenprune.cli._preset_names import PRESET_HELP, complete_preset
 
@@ -93,16 +93,14 @@ class PipelineChoice:
                 return self._of_method(self.method)
             if custom:
                 return CUSTOM, self._custom()
-            name = self.preset or DEFAULT
+            name = DEFAULT if self.preset is None else self.preset
             return name, preset(name)
 
     def _of_method(self, method: str) -> tuple[str, Pipeline]:
         from tokenprune.pipeline import Pipeline
 
         layer = None if self.layer is None else parse_layer(self.layer)
-        named = {"keep_ratio": self.keep_ratio, "layer": layer}
-        settings = {name: value for name, value in named.items() if value is not None}
-        settings |= settings_of(self.settings or [])
+        settings = with_options({"keep_ratio": self.keep_ratio, "layer": layer}, settings_of(self.settings or []))
         return label_of(method, settings), Pipeline([operator_of(method, settings)])
 
     def _custom(self) -> Pipeline:

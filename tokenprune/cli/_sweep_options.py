@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tokenprune.cli._layer import parse_layer
-from tokenprune.cli._method import axes_of, parameters_of
+from tokenprune.cli._method import axes_of, parameters_of, with_options
 from tokenprune.cli._output import UsageError, wrong_usage
 from tokenprune.cli._sweep_grid import METHOD, Axes, Grid, pipeline_of
 from tokenprune.messages import shown
@@ -61,7 +61,11 @@ class GridOptions:
             UsageError: a value that is no number, or that its operator does not allow; options that do not go together.
         """
         with wrong_usage():
-            grid = Grid((self._stages(),) if self.method is None else self._methods(self.method.split(",")))
+            grid = Grid(
+                (self._stages(),)
+                if self.method is None
+                else self._methods([name.strip() for name in self.method.split(",")])
+            )
             for point in grid.points():
                 pipeline_of(point)
         return grid
@@ -72,9 +76,13 @@ class GridOptions:
         if self.settings:
             raise UsageError("--set is for --method")
         axes = {
-            "tau": _values("--tau", self.tau or TAU, float),
-            "cluster_ratio": _values("--cluster-ratio", self.cluster_ratio or CLUSTER, float),
-            "temporal_segment_ratio": _values("--segment-ratio", self.segment_ratio or SEGMENTS, float),
+            "tau": _values("--tau", TAU if self.tau is None else self.tau, float),
+            "cluster_ratio": _values(
+                "--cluster-ratio", CLUSTER if self.cluster_ratio is None else self.cluster_ratio, float
+            ),
+            "temporal_segment_ratio": _values(
+                "--segment-ratio", SEGMENTS if self.segment_ratio is None else self.segment_ratio, float
+            ),
         }
         if self.keep_ratio is not None or self.layer is not None:
             keep = self.keep_ratio
@@ -87,11 +95,11 @@ class GridOptions:
             raise UsageError(
                 "--tau, --cluster-ratio and --segment-ratio are for the two stages; with --method use --set"
             )
-        given = axes_of(self.settings or [])
-        if self.layer is not None:
-            given = {"layer": _values("--layer", self.layer, parse_layer), **given}
-        if self.keep_ratio is not None:
-            given = {"keep_ratio": _values("--keep-ratio", self.keep_ratio, float), **given}
+        options = {
+            "keep_ratio": None if self.keep_ratio is None else _values("--keep-ratio", self.keep_ratio, float),
+            "layer": None if self.layer is None else _values("--layer", self.layer, parse_layer),
+        }
+        given = with_options(options, axes_of(self.settings or []))
         blocks = {name: {METHOD: (name,), **self._of(name, given)} for name in names}
         for unused in given.keys() - {parameter for axes in blocks.values() for parameter in axes}:
             raise UsageError(f"{unused} is a parameter of none of these methods: {', '.join(blocks)}")

@@ -14,7 +14,7 @@ from tokenprune.cli._agreed import Agreed
 from tokenprune.cli._eval_methods import Methods
 from tokenprune.cli._machine import Machine
 from tokenprune.cli._output import UsageError
-from tokenprune.cli._outputs import Outputs
+from tokenprune.cli._outputs import OutOption, Outputs
 from tokenprune.cli._pipeline import DEFAULT
 from tokenprune.cli._pipelines import PipelineChoices
 from tokenprune.cli._progress import progress_bar
@@ -57,8 +57,8 @@ def agree(
     methods: Methods,
     sampling: Sampling,
     machine: Machine,
-    outputs: Outputs,
     *,
+    out: OutOption = None,
     model: ModelOption = None,
 ) -> Agreed:
     """Compare answers with the unpruned model's, on videos that need no labels, for any checkpoint.
@@ -73,8 +73,7 @@ def agree(
     from tokenprune.bench.results import Results, versions, weights_sha256
     from tokenprune.plugins import find_adapter
 
-    if outputs.plot is not None:
-        raise UsageError("--plot draws accuracy over budget, which agreement has not")
+    outputs = Outputs(out)
     pipelines = _pipelines(choices, methods)
     found = videos_in(asked.videos)
     questions = asked.questions or list(OF_THE_WORLD if model is None else GENERAL)
@@ -96,7 +95,6 @@ def agree(
         "pipelines": {name: dict(pipeline.to_dict()) for name, pipeline in pipelines.items()},
         **versions(),
     }
-    out = outputs.out
     journal = None if out is None else Results.open(out.with_name(f"{out.stem}.partial.json"), KIND, setting)
     reading = ClipQuestion("", questions[0], None, sampling.frames, sampling.fps, sampling.max_pixels)
     agreement = Agreement(loaded, pipelines, reading, questions, asked.windows, asked.max_new_tokens)

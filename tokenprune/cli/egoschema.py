@@ -14,7 +14,7 @@ from tokenprune.bench.egoschema.asking import Asker, ask_all, summary
 from tokenprune.bench.egoschema.files import EgoQuestion, find_video, read_answers, read_questions, write_submission
 from tokenprune.cli._machine import Machine
 from tokenprune.cli._output import UsageError
-from tokenprune.cli._outputs import ResultsOption
+from tokenprune.cli._outputs import ResultsOption, check_place
 from tokenprune.cli._pipeline import PipelineChoice
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._runner import SHIPPED, SHIPPED_NOTE, ModelOption, find_runner, say_note
@@ -45,6 +45,7 @@ class Files:
             raise UsageError(f"--videos must be a directory, got {self.videos}")
         if self.out.suffix != ".json" or self.out.is_dir() or not self.out.parent.is_dir():
             raise UsageError(f"--out must name a .json file in a directory that exists, got {self.out}")
+        check_place("--out", self.out)
 
     def read(self) -> tuple[list[EgoQuestion], Mapping[str, int]]:
         """The questions to ask, and the right answers that are known.

@@ -33,7 +33,7 @@ def methods(
         return Listed(catalogue.methods())
     with wrong_usage():
         method = catalogue.method(name)
-    return Page(method, [row for row in catalogue.methods() if row.name == name and row.variant])
+    return Page(method, [row for row in catalogue.methods() if row.variant and name in (row.name, row.title)])
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,8 @@ class Listed:
         """Print the table, and what its costs are counted in."""
         table = text_table(*COLUMNS)
         for each in self.found:
-            name = f"{each.name}({each.variant})" if each.variant else each.name
             budget = "exact" if each.has_budget else "its own"
-            table.add_row(name, site_named(each.site), reads(each), budget, each.paper, each.licence, each.cost)
+            table.add_row(each.title, site_named(each.site), reads(each), budget, each.paper, each.licence, each.cost)
         print_wide([table, UNITS])
 
 
@@ -72,7 +71,7 @@ class Page:
     def render(self) -> None:
         """Print its row, a line each, then its own words, parameters and example among them."""
         method = self.method
-        print(f"{method.name}  {method.summary}\n")
+        print(f"{method.title}  {method.summary}\n")
         facts = {
             "acts": site_named(method.site),
             "reads": reads(method),

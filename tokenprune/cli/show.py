@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -69,6 +70,8 @@ def _check_out(out: Path) -> None:
     taken = next((folder for folder in (out, *out.parents) if folder.exists()), out)
     if not taken.is_dir():
         raise UsageError(f"--out must name a folder, but {taken} is a file")
+    if not os.access(taken, os.W_OK):
+        raise UsageError(f"--out must name a folder that can be written to, but {taken} cannot")
     if find_spec("PIL") is None or find_spec("jinja2") is None:
         raise UsageError('drawing needs Pillow and Jinja2: pip install "tokenprune-vlm[plot]"')
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokenprune.cli._output import UsageError
-from tokenprune.cli._outputs import Outputs, ResultsOption
+from tokenprune.cli._outputs import Outputs, ResultsOption, check_place
 from tokenprune.cli._progress import progress_bar
 from tokenprune.cli._runner import SHIPPED_NOTE, say_note
 from tokenprune.cli._sweep_grid import Grid
@@ -43,7 +43,8 @@ class Files:
     def __post_init__(self) -> None:
         if self.out.suffix != ".json":
             raise UsageError(f"--out must end in .json, got {self.out}")
-        Outputs(self.out, self.plot)
+        check_place("--out", self.out)
+        Outputs(plot=self.plot)
 
 
 def sweep(asked: Asked, values: GridOptions, files: Files) -> Swept:

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -44,6 +44,7 @@ class HFDecoder:
         text: the decoder, which receives ``inputs_embeds`` and owns ``layers``.
         encoder: where the vision encoder can be read; None: operators that need its signals are refused.
         carried: what travels with the tokens of this family beyond what every decoder has.
+        refused_arguments: argument of a call -> why it cannot be given.
     """
 
     model: PreTrainedModel
@@ -51,6 +52,7 @@ class HFDecoder:
     text: PreTrainedModel
     encoder: VisionEncoder | None = None
     carried: Sequence[Carried] = ()
+    refused_arguments: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def install(self, active: ActivePipeline) -> Sequence[Removable]:
         refuse_compiled_around(active.adapter.model, self.text)
@@ -59,7 +61,8 @@ class HFDecoder:
         require_known(self.text)
         require_next(active.stages, self.text, active.reader)
         probe = self._probe(active)
-        hooks = _Hooks(self.text, active, None if probe is None else probe.recall, self.carried)
+        recall = None if probe is None else probe.recall
+        hooks = _Hooks(self.text, active, recall, self.carried, self.refused_arguments)
         put: list[Removable] = [hooks]
         try:
             if active.pipeline.mass is not None:
@@ -75,7 +78,7 @@ class HFDecoder:
             put.append(self.prompt.register_forward_hook(hooks.after_prompt, with_kwargs=True, always_call=True))
             put.append(self.text.register_forward_pre_hook(hooks.before_text, with_kwargs=True))
             put.append(self.text.register_forward_hook(hooks.after_text, with_kwargs=True, always_call=True))
-            put += guard_generate(self.model, self.text, active, hooks.net)
+            put += guard_generate(self.model, self.text, active, hooks.net, self.refused_arguments)
             if hooks.acts:
                 put.append(self.model.register_forward_pre_hook(hooks.net.before_model))
                 put.append(self.model.register_forward_hook(hooks.net.after_model))
@@ -103,12 +106,18 @@ class _Hooks:
     """The hooks of one session; what it holds of a forward is gone when that forward ends."""
 
     def __init__(
-        self, text: PreTrainedModel, active: ActivePipeline, recall: Recall | None, carried: Sequence[Carried]
+        self,
+        text: PreTrainedModel,
+        active: ActivePipeline,
+        recall: Recall | None,
+        carried: Sequence[Carried],
+        refused: Mapping[str, str],
     ) -> None:
         self.text = text
         self.active = active
         self.recall = recall
         self.carried = carried
+        self.refused = refused
         self.net = Net()
         self.input_ids: Tensor | None = None
         self.forward: PrefillForward | None = None
@@ -132,7 +141,7 @@ class _Hooks:
     def before_model(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.active.entrance.asked = True
         if self.acts:
-            refuse_forward(module, args, kwargs)
+            refuse_forward(module, args, kwargs, self.refused)
 
     def before_prompt(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if is_compiling() and not self.acts:

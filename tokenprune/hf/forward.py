@@ -23,7 +23,7 @@ from tokenprune.errors import UnsupportedModeError
 from tokenprune.hf.cache import PrunableHandle, held_anywhere, keeps_state
 from tokenprune.hf.carried import Cargo
 from tokenprune.hf.guard import refuse_dropped_cache
-from tokenprune.hf.mass import MassBias, require_mass_backend
+from tokenprune.hf.mass import MassBias, holds_mass, require_mass_backend
 from tokenprune.hf.press import Press, Watch
 from tokenprune.hf.reading import StageReading
 from tokenprune.hf.release import given_cache, kind_of, masks_after, require_stored
@@ -92,6 +92,7 @@ class PrefillForward:
         if self.active.pipeline.mass is not None:
             require_mass_backend(self.text)
         self._require_values()
+        self._require_no_mass_to_press()
         changed = self._act_before_llm()
         if not self.shortened and not self.prefill.may_act([AFTER_LAYER, AFTER_PREFILL]):
             for stage in self.prefill.stages[len(self.prefill.records) :]:
@@ -126,6 +127,15 @@ class PrefillForward:
         for stage in self.prefill.stages if self.cache is None else ():
             if stage.layer is not None and VALUES in (stage.reads or ()):
                 raise UnsupportedModeError(f"{stage.name} reads values, which are taken from the cache; use_cache=True")
+
+    def _require_no_mass_to_press(self) -> None:
+        """A pipeline with mass has no press, but an earlier turn's tokens may have theirs."""
+        for stage in self.prefill.at(AFTER_PREFILL) if holds_mass(self.cache) else ():
+            if any(self.prefill.rows_for(stage)):
+                raise UnsupportedModeError(
+                    f"{stage.name} cannot press beside tokens of an earlier turn that stand for several in attention; "
+                    "begin with mass=None, or attach a pipeline without it"
+                )
 
     def _act_before_llm(self) -> dict[str, Any]:
         changed = dict(self.kwargs)

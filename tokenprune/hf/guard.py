@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -40,7 +40,7 @@ CACHES = (None, "dynamic", "offloaded", "hybrid")  # the library reads "hybrid",
 
 
 def guard_generate(
-    model: PreTrainedModel, text: PreTrainedModel, active: ActivePipeline, net: Net
+    model: PreTrainedModel, text: PreTrainedModel, active: ActivePipeline, net: Net, refused: Mapping[str, str]
 ) -> Sequence[Removable]:
     """Stand in front of ``generate``: it works as before, except that modes that cannot be pruned are refused."""
     generate: Callable[..., Any] = getattr(model, "generate")  # noqa: B009 - its type is hidden
@@ -52,6 +52,7 @@ def guard_generate(
         active.entrance.asked = True
         if acts:
             refuse_modules(model, text)
+            _refuse_named(_named(signature, args, kwargs), refused)
         call = _read_call(model, _named(signature, args, kwargs), acts=acts)
         cache = given_cache(model, kwargs)
         if active.pipeline.mass is not None or holds_mass(cache):
@@ -66,13 +67,17 @@ def guard_generate(
     return guards
 
 
-def refuse_forward(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+def refuse_forward(
+    module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], refused: Mapping[str, str]
+) -> None:
     """Refuse what a forward of the model can ask for that has no meaning once tokens are gone."""
     refuse_compiled(module)
     if getattr(module, "_is_replica", False):
         raise UnsupportedModeError("nn.DataParallel runs copies of the model in threads; use one model per process")
     # generate names every argument, with each new token: only calls that do not are worth reading the signature for.
-    _refuse_arguments(_named(inspect.signature(module.forward), args, kwargs) if args else kwargs)
+    named = _named(inspect.signature(module.forward), args, kwargs) if args else kwargs
+    _refuse_arguments(named)
+    _refuse_named(named, refused)
 
 
 def refuse_training(module: nn.Module) -> None:
@@ -170,6 +175,13 @@ def _refuse_modes(config: GenerationConfig, arguments: dict[str, Any]) -> None:
         raise UnsupportedModeError(
             f"{mode.value} cannot be combined with pruning; use greedy or beam search, with or without sampling"
         )
+
+
+def _refuse_named(arguments: dict[str, Any], refused: Mapping[str, str]) -> None:
+    """What this family's models cannot be asked for."""
+    for name, reason in refused.items():
+        if arguments.get(name) is not None and arguments[name] is not False:
+            raise UnsupportedModeError(f"{name} cannot be combined with pruning: {reason}")
 
 
 def _refuse_arguments(arguments: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from tokenprune.hf.frontend.loading import load
 from tokenprune.hf.frontend.next_token import GREEDY, Sampling
 from tokenprune.hf.frontend.verbose import logged
 from tokenprune.hf.frontend.video import VideoClip, load_clip
+from tokenprune.messages import shown
 from tokenprune.named import AnyPipeline, as_pipeline
 from tokenprune.plugins import find_adapter
 from tokenprune.runtime.report import Report
@@ -116,6 +117,10 @@ class VLMPruner:
         if model is None:
             self._loaded = load(AUTO, model_path, device, dtype, attn_implementation)
         else:
+            if not hasattr(processor, "video_processor"):
+                raise InvalidValueError(
+                    f"processor must be the checkpoint's own, which shows videos, got a {type(processor).__name__}"
+                )
             self._loaded = Loaded(model, processor, AUTO.parts(model))
         adapted = find_adapter(self.model)
         stages = self.pipeline.stages(adapted.depth, adapted.readable)
@@ -135,7 +140,7 @@ class VLMPruner:
 
     def generate(
         self,
-        video_path: str | Path,
+        video_path: str | Path | VideoClip,
         question: str,
         max_new_tokens: int = 100,
         *,
@@ -160,7 +165,7 @@ class VLMPruner:
 
     def generate_many(
         self,
-        video_path: str | Path,
+        video_path: str | Path | VideoClip,
         questions: Sequence[str],
         max_new_tokens: int = 100,
         *,
@@ -176,7 +181,8 @@ class VLMPruner:
         questions about it; other towers see it once for each question.
 
         Args:
-            video_path: a local video file, picture or folder of pictures.
+            video_path: a local video file, picture or folder of pictures; or a clip that is read already, which takes
+                neither `frames` nor `fps` and is encoded at each call.
             questions: at least one.
             max_new_tokens: length of each answer, at most.
             frames: so many frames, evenly spread; or
@@ -212,7 +218,7 @@ class VLMPruner:
 
     def compare(
         self,
-        video_path: str | Path,
+        video_path: str | Path | VideoClip,
         question: str,
         max_new_tokens: int = 100,
         *,
@@ -222,7 +228,7 @@ class VLMPruner:
         system: str | None = None,
     ) -> tuple[Answer, Answer]:
         """Answer greedily with everything off, then pruned, both after a warm-up and with the vision tower running."""
-        clip = load_clip(video_path, frames=frames, fps=fps, fit=reading_fit(self.processor, max_pixels))
+        clip = self._clip(video_path, frames, fps, max_pixels)
         inputs = model_inputs(self.processor, [Conversation(question, (clip,), system)], max_pixels)
         check_new_tokens(max_new_tokens)
         answer(self._loaded, inputs, None, 1)
@@ -232,16 +238,32 @@ class VLMPruner:
         return plain, answer(self._loaded, inputs, self.pipeline, max_new_tokens, fallback=self.fallback)
 
     def _look(
-        self, path: str | Path, frames: int | None, fps: float | None, max_pixels: int | None
+        self, video: str | Path | VideoClip, frames: int | None, fps: float | None, max_pixels: int | None
     ) -> tuple[VideoClip, VideoFeatures | None]:
-        """The clip and its features, from the last call where it was the same."""
-        place = Path(path)
+        """The clip and its features, from the last call where it was the same file."""
+        if not isinstance(video, (str, Path)):  # the frames of a clip may have changed since
+            return self._encoded(self._clip(video, frames, fps, max_pixels), max_pixels)
+        place = Path(video)
         changed = place.stat().st_mtime_ns if place.exists() else 0
         look = _Look(str(place.absolute()), changed, frames, fps, max_pixels)
         if self._seen is None or self._seen[0] != look:
-            clip = load_clip(place, frames=frames, fps=fps, fit=reading_fit(self.processor, max_pixels))
-            inputs = model_inputs(self.processor, [Conversation("?", (clip,))], max_pixels)
-            parts = self._loaded.parts
-            features = encode_video(parts, inputs, self._encoder_needs) if can_encode_once(parts, inputs) else None
-            self._seen = (look, clip, features)
+            self._seen = (look, *self._encoded(self._clip(place, frames, fps, max_pixels), max_pixels))
         return self._seen[1], self._seen[2]
+
+    def _clip(
+        self, video: str | Path | VideoClip, frames: int | None, fps: float | None, max_pixels: int | None
+    ) -> VideoClip:
+        if isinstance(video, (str, Path)):
+            return load_clip(video, frames=frames, fps=fps, fit=reading_fit(self.processor, max_pixels))
+        if not isinstance(video, VideoClip):
+            raise InvalidValueError(
+                f"video_path must be a path, or a clip by VideoClip.from_frames, got {shown(video)}"
+            )
+        if frames is not None or fps is not None:
+            raise InvalidValueError("frames and fps are for files: those of a clip have been chosen")
+        return video
+
+    def _encoded(self, clip: VideoClip, max_pixels: int | None) -> tuple[VideoClip, VideoFeatures | None]:
+        inputs = model_inputs(self.processor, [Conversation("?", (clip,))], max_pixels)
+        parts = self._loaded.parts
+        return clip, encode_video(parts, inputs, self._encoder_needs) if can_encode_once(parts, inputs) else None

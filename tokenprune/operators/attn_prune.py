@@ -18,6 +18,7 @@ from tokenprune.errors import InvalidValueError
 from tokenprune.layers import check_layer
 from tokenprune.operator import AFTER_LAYER, TokenScorer, check_modalities
 from tokenprune.operators.cover import first_picks
+from tokenprune.operators.per_frame import require_signal
 from tokenprune.operators.selection import SELECTIONS, check_selection
 from tokenprune.plan import TokenPlan
 from tokenprune.scorers import as_scorer
@@ -110,7 +111,7 @@ class AttnPrune:
         """Score the visual tokens of a prompt row and keep the best of them; blocks are those that a merger left.
 
         Raises:
-            InvalidValueError: a score is NaN (this waits for the device).
+            InvalidValueError: a score is NaN (this waits for the device), or the floor's signal is missing.
         """
         total, device = len(tokens), tokens.features.device
         count = self.budget.count(total)
@@ -119,7 +120,7 @@ class AttnPrune:
         first = None
         if self.floor:
             share = math.ceil(as_fraction("floor", self.floor, low_open=False) * count)
-            first = first_picks(tokens, tokens.signals["embeddings"], share).to(device)
+            first = first_picks(tokens, require_signal(self, tokens, "embeddings"), share).to(device)
         scores = self.scorer.score(tokens).to(device)
         return replace(self.choose(scores, tokens.labelled_blocks(), first), scores=scores.detach())
 

@@ -53,7 +53,7 @@ class DivPrune(Budgeted):
 
     modalities: tuple[str, ...] = ("video",)
 
-    about: ClassVar[About] = About("arXiv 2503.02175", "CC BY-NC 4.0", "N K D / T")
+    about: ClassVar[About] = About("arXiv 2503.02175", "CC BY-NC 4.0", "N K D")
     site: ClassVar[str] = "before_llm"
 
     def __post_init__(self) -> None:

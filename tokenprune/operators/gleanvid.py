@@ -66,7 +66,7 @@ class GleanVID(Budgeted):
 
     modalities: tuple[str, ...] = field(default=("video",), kw_only=True)
 
-    about: ClassVar[About] = About("arXiv 2609.37042", "no code", "N D + N K D / T")
+    about: ClassVar[About] = About("arXiv 2609.37042", "no code", "N D min(K, D)")
     needs_full_grid: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

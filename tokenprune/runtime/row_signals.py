@@ -67,7 +67,8 @@ def require_sources(stages: Sequence[Stage], given: Given) -> None:
         if "relevance" in stage.needs and "relevance" not in given:
             raise InvalidValueError(
                 f'{stage.name} needs the signal relevance, which only you can give: attach(..., signals={{"relevance": '
-                "f}), where f(tokens) -> (N,), higher for what matters more"
+                "f}), where f(tokens) -> (N,), higher for what matters more; "
+                'CDPruner(relevance="text") reads the question instead'
             )
         early = {"attention", "embeddings"} & set(stage.needs) if stage.site == BEFORE_LLM else ()
         if early:
@@ -126,7 +127,7 @@ def fill_signals(prefill: Prefill, embeds: Tensor, given: Given, recall: Recall 
         if "text" in needs:
             row.signals["text"] = embeds[number, prefill.state.text_rows[number].to(embeds.device)].detach().float()
         first = number - number % copies
-        if asked and number != first and spans == shown_spans[first]:
+        if asked and spans and number != first and spans == shown_spans[first]:
             row.signals.update({name: rows[first].signals[name] for name in asked})
         elif spans:
             answers = {i: _answers(row.tokens([i], embeds[number], {}), asked) for i in spans}

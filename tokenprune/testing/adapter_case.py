@@ -46,6 +46,7 @@ class AdapterCase:
     new_tokens: ClassVar[int] = 3
     carried: ClassVar[Sequence[Carried]] = ()
     recurrent: ClassVar[str] = ""
+    needs_mask: ClassVar[bool] = False
     tolerance: ClassVar[float] = TOLERANCE
 
     def make_model(self) -> Any:

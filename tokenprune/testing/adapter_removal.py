@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tokenprune.errors import UnsupportedModeError
 from tokenprune.pipeline import Pipeline
 from tokenprune.runtime.session import attach
 from tokenprune.testing.adapter_case import AdapterCase, adapter_law
@@ -73,6 +74,10 @@ class RemovalLaws(AdapterCase):
         (model, depth), prompt = self._model(), self.make_prompt([0])
         inputs = {key: value for key, value in prompt.inputs.items() if key != "attention_mask"}
         bare, pipeline = VisualPrompt(inputs, prompt.spans), self._pipeline(name, depth)
+        if self.needs_mask:
+            with attach(model, pipeline), torch.no_grad(), pytest.raises(UnsupportedModeError, match="attention_mask"):
+                model(**bare.inputs, use_cache=use_cache)
+            return
         run = self._generate(model, prompt, pipeline)
         with attach(model, pipeline), torch.no_grad():
             logits = model(**bare.inputs, use_cache=use_cache).logits[:, -1]

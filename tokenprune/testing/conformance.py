@@ -25,6 +25,7 @@ class AdapterConformance(ReadingLaws, RemovalLaws, SessionLaws):
         attention_weights: whether the model can be asked for attention weights (``output_attentions``, eager).
         recurrent: in a layer without attention to cut, the attribute that holds its recurrent mixer (``linear_attn``);
             empty: every layer attends. Such layers run on the tokens that are there.
+        needs_mask: whether the model makes its visual positions of the padding mask; without one it is then refused.
         tolerance: largest difference of logits, relative to the largest of them, that counts as rounding.
         carried: what the adapter declares to travel with the tokens (:class:`tokenprune.carried.Carried`).
     """

@@ -35,7 +35,7 @@ def read_questions(path: Path) -> list[EgoQuestion]:
     """
     entries = _json(path)
     if not isinstance(entries, list) or not entries:
-        raise InvalidValueError(f"{path} must be a list of questions")
+        raise InvalidValueError(f"{path} must be a list of questions, of at least one")
     questions = [_question(path, place, entry) for place, entry in enumerate(entries)]
     uids = [question.uid for question in questions]
     if len(set(uids)) < len(uids):

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Speed and memory of a video model, plain and pruned; shapes and prompts are those of Qwen2.5-VL."""
+"""Speed and memory of a video model, plain and pruned: Qwen-VL of all generations, and LLaVA-OneVision."""

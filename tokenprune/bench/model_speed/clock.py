@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tokenprune.bench.model_speed.decoder_sizes import cache_bytes
 from tokenprune.hf.frontend.family import Parts
 from tokenprune.hf.release import cache_of
 from tokenprune.runtime.timing import Timestamp
@@ -96,10 +97,3 @@ class AnswerClock:
 
     def _note(self, stamps: list[Timestamp]) -> None:
         stamps.append(Timestamp.now(self.device))
-
-
-def cache_bytes(cache: Any) -> int | None:
-    """Bytes of the keys and values that a cache stores now; None without a cache."""
-    if cache is None:
-        return None
-    return sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers if layer.keys is not None)

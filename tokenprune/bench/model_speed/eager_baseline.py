@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,13 +24,22 @@ Cut = tuple[int, Budget]
 """After which layer, and how many visual tokens stay."""
 
 
-def cuts_of(pipeline: Pipeline, depth: int) -> list[Cut]:
+def cuts_of(pipeline: Pipeline, depth: int, readable: Collection[int] | None = None) -> list[Cut]:
     """The pipeline's :class:`AttnPrune` that cut video tokens; without any there is no eager baseline either.
 
     Only their layers and budgets count: the eager baseline has scores of its own, and one ranking.
+
+    Args:
+        pipeline: whose cuts are meant.
+        depth: number of decoder layers.
+        readable: those that have attention; None: all.
     """
-    placed = zip(pipeline.layers(depth), pipeline.selectors)
-    return [(layer, s.budget) for layer, s in placed if isinstance(s, AttnPrune) and "video" in s.modalities]
+    found: list[Cut] = []
+    for stage in pipeline.stages(depth, readable):
+        operator = stage.operator
+        if isinstance(operator, AttnPrune) and stage.layer is not None and "video" in stage.modalities:
+            found.append((stage.layer, operator.budget))
+    return found
 
 
 def run_eager_baseline(bench: Bench, cuts: Sequence[Cut]) -> tuple[Sample, Facts]:
@@ -45,7 +54,8 @@ def masked_by_attention(parts: Parts, prompt: SpeedPrompt, cuts: Sequence[Cut]) 
 
     The weights ``(B, heads, L, L)`` of the cuts' layers are read from what their attention modules put out; those of
     the other layers are made, as eager attention does, and let go of at once, though asking the library for
-    ``output_attentions`` would keep them all.
+    ``output_attentions`` would keep them all. Layers of linear attention have no weights that a mask could act on:
+    their states take in what is hidden from the others.
 
     Args:
         parts: the model; its decoder's attention is what it was afterwards.
@@ -61,7 +71,8 @@ def masked_by_attention(parts: Parts, prompt: SpeedPrompt, cuts: Sequence[Cut]) 
             attention = parts.text.layers[layer].self_attn
             handles.append(attention.register_forward_hook(masking.reader(budget)))
         for layer in parts.text.layers[min(layer for layer, _ in cuts) + 1 :]:
-            handles.append(layer.register_forward_pre_hook(masking.hide, with_kwargs=True))
+            if hasattr(layer, "self_attn"):
+                handles.append(layer.register_forward_pre_hook(masking.hide, with_kwargs=True))
         yield masking
     finally:
         for handle in handles:

@@ -15,7 +15,7 @@ from tokenprune.bench.speed.clock import timed
 from tokenprune.bench.speed.figures import Sample
 from tokenprune.bench.speed.memory import PeakMemory
 from tokenprune.hf.frontend.family import Parts
-from tokenprune.hf.release import causal_mask, with_cache
+from tokenprune.hf.release import LINEAR, causal_mask, kind_of, with_cache
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def run_layers(parts: Parts, embeds: Tensor, positions: Tensor, lengths: Sequenc
     Args:
         parts: the model.
         embeds: ``(B, L, D)`` what the decoder is handed.
-        positions: ``(3, B, L)`` M-RoPE positions.
+        positions: ``(B, L)``, or ``(3, B, L)`` of M-RoPE.
         lengths: tokens that each layer computes, at most L and never more than the layer before.
 
     Returns:
@@ -36,17 +36,22 @@ def run_layers(parts: Parts, embeds: Tensor, positions: Tensor, lengths: Sequenc
     text = parts.text
     cache = DynamicCache(config=text.config)
     hidden = embeds[:, embeds.shape[1] - lengths[0] :]
-    rotary: tuple[Tensor, ...] = text.rotary_emb(hidden, positions[:, :, positions.shape[2] - lengths[0] :])
+    rotary: tuple[Tensor, ...] = text.rotary_emb(hidden, positions[..., positions.shape[-1] - lengths[0] :])
     mask, masked = None, 0
     for index, (layer, length) in enumerate(zip(text.layers, lengths)):
         if length != hidden.shape[1]:
             first = hidden.shape[1] - length
             hidden = hidden[:, first:]
             rotary = tuple(part[..., first:, :] for part in rotary)
-        if length != masked:
-            mask = causal_mask(text, hidden, None, cache, index)
-            masked = length
-        given = {"attention_mask": mask, "position_embeddings": rotary, "position_ids": None, "use_cache": True}
+        is_linear = kind_of(text, index) == LINEAR  # such layers are told of padding alone, and there is none
+        if length != masked and not is_linear:
+            mask, masked = causal_mask(text, hidden, None, cache, index), length
+        given = {
+            "attention_mask": None if is_linear else mask,
+            "position_embeddings": rotary,
+            "position_ids": None,
+            "use_cache": True,
+        }
         hidden = layer(hidden, **with_cache(layer, given, cache))
     return text.norm(hidden)
 

@@ -10,19 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from tokenprune.bench.demo import demo_clip
-from tokenprune.bench.model_speed.clip import clip_pixels, video_processor
+from tokenprune.bench.model_speed.clip_kind import clip_kind
 from tokenprune.bench.model_speed.eager_baseline import cuts_of, run_eager_baseline
 from tokenprune.bench.model_speed.lower_bound import run_lower_bound
 from tokenprune.bench.model_speed.prompt import make_prompt, random_features, require_room
 from tokenprune.bench.model_speed.rows import Figures, make_row, with_vision
-from tokenprune.bench.model_speed.runs import Bench, Subject, encode_clips, run_pipeline, run_plain, run_vision
+from tokenprune.bench.model_speed.runs import Bench, Subject, run_pipeline, run_plain, run_vision
 from tokenprune.bench.model_speed.shapes import build
 from tokenprune.bench.model_speed.trace import write_traces
 from tokenprune.bench.speed.figures import Interleaved, Progress, Sample, interleave
 from tokenprune.bench.speed.machine import describe_machine
 from tokenprune.bench.speed.request import SpeedRequest
 from tokenprune.bench.speed.result import SpeedResult, SpeedRow
-from tokenprune.errors import InvalidValueError, UnsupportedModeError
+from tokenprune.errors import InvalidValueError
 from tokenprune.hf.frontend.auto import AUTO
 from tokenprune.hf.frontend.family import Family, Parts
 from tokenprune.hf.frontend.loading import device_named, load
@@ -93,12 +93,9 @@ def _load(family: Family, request: SpeedRequest) -> _Loaded:
         raise InvalidValueError(f"speed is measured on cpu and cuda, got device {shown(str(device))}")
     if request.shape is not None:
         parts = AUTO.parts(build(request.shape, device, request.dtype, request.attn))
-        return _Loaded(parts, video_processor(parts.model.config.vision_config), request.shape, True)
+        config: Any = parts.model.config
+        return _Loaded(parts, clip_kind(config).processor(config), request.shape, True)
     made = load(family, request.model, str(device), request.dtype, request.attn)
-    if not hasattr(made.parts.tower, "spatial_merge_size"):
-        raise UnsupportedModeError(
-            f"speed is measured of models whose vision tower takes patches and grids, not {type(made.model).__name__}"
-        )
     name = "shipped" if request.model is None else request.model
     if Path(name).exists():  # an id stays whole, of a path only the end is anybody's business
         name = Path(name).resolve().name
@@ -108,22 +105,20 @@ def _load(family: Family, request: SpeedRequest) -> _Loaded:
 def _bench(loaded: _Loaded, video: Path, request: SpeedRequest) -> Bench:
     parts = loaded.parts
     require_room(parts, request)
-    tower = parts.tower
-    pixels = clip_pixels(loaded.processor, video, request.grid, request.batch).to(tower.dtype)
+    tower, kind = parts.tower, clip_kind(parts.model.config)
+    pixels = kind.pixels(loaded.processor, video, request.grid, request.batch).to(tower.dtype)
     prompt = make_prompt(parts, request, pixels)
-    if loaded.is_random:
-        features = random_features(parts, request)
-    else:
-        features = encode_clips(parts, pixels.to(tower.device), prompt.grid_thw)
+    features = random_features(parts, request) if loaded.is_random else prompt.encoded(parts, pixels.to(tower.device))
     return Bench(parts, prompt.showing(features), pixels, request.new_tokens)
 
 
 def _subjects(bench: Bench, request: SpeedRequest) -> list[Subject]:
     """The plain model first, and each pipeline before what is measured beside it."""
-    depth = len(bench.parts.text.layers)
+    layers = bench.parts.text.layers
+    readable = [index for index, layer in enumerate(layers) if hasattr(layer, "self_attn")]
     subjects = [Subject(PLAIN, "plain", partial(run_plain, bench))]
     for name, pipeline in request.pipelines.items():
-        cuts = cuts_of(pipeline, depth)
+        cuts = cuts_of(pipeline, len(layers), readable)
         pruned = Subject(name, "pipeline", partial(run_pipeline, bench, pipeline), pipeline)
         subjects.append(pruned)
         if len(pipeline):

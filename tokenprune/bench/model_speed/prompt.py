@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tokenprune.bench.model_speed.layout import LEAD, ClipLayout
+from tokenprune.bench.model_speed.clip_kind import ClipKind, clip_kind
+from tokenprune.bench.model_speed.layout import LEAD
 from tokenprune.bench.speed.content import scene_features
 from tokenprune.bench.speed.request import SpeedRequest
 from tokenprune.errors import InvalidValueError
@@ -18,6 +20,7 @@ from tokenprune.hf.frontend.family import Parts
 from tokenprune.hf.frontend.features import VideoFeatures
 
 SEED = 0
+CONTROL = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,20 +28,18 @@ class SpeedPrompt:
     """Rows of text, one clip and text, with no padding; all rows have the same text.
 
     Args:
+        kind: how the model is shown its clips.
         ids: ``(B, L)``.
-        grid_thw: ``(B, 3)`` patches of each clip in time, height and width.
-        features: of all clips, ``(B * T*H*W, D)``: what the decoder is shown in place of them.
-        little: pixels of one visual token, for a tower that has encoded before.
         columns: ``(T*H*W,)`` columns of the visual tokens, the same in each row.
-        placeholder: id of a visual token.
+        features: of all clips, ``(B * T*H*W, D)``: what the decoder is shown in place of them.
+        beside: what ``generate`` is given beside the ids and their mask.
     """
 
+    kind: ClipKind
     ids: Tensor
-    grid_thw: Tensor
-    features: VideoFeatures
-    little: Tensor
     columns: Tensor
-    placeholder: int
+    features: VideoFeatures
+    beside: Mapping[str, Tensor]
 
     @property
     def rows(self) -> int:
@@ -60,30 +61,25 @@ class SpeedPrompt:
         """Column of the first token after the clip's last visual token."""
         return int(self.columns[-1]) + 1
 
-    @property
-    def types(self) -> Tensor:
-        """``(B, L)`` modality of each token: 0 text, 2 video."""
-        return 2 * (self.ids == self.placeholder).int()
-
     def showing(self, features: VideoFeatures) -> SpeedPrompt:
         """The same prompt with what the vision tower, or somebody in its place, made of the clips."""
         return replace(self, features=features)
 
     def inputs(self) -> dict[str, Tensor]:
         """What ``generate`` takes where the clips are encoded already."""
-        return {
-            "input_ids": self.ids,
-            "attention_mask": torch.ones_like(self.ids),
-            "mm_token_type_ids": self.types,
-            "pixel_values_videos": self.little,
-            "video_grid_thw": self.grid_thw,
-        }
+        return {"input_ids": self.ids, "attention_mask": torch.ones_like(self.ids), **self.beside}
+
+    def encoded(self, parts: Parts, pixels: Tensor) -> VideoFeatures:
+        """What the model makes of the clips."""
+        return self.kind.encode(parts, pixels, self)
+
+    def shown(self, parts: Parts) -> AbstractContextManager[None]:
+        """While this is open the decoder is handed the prompt's features."""
+        return self.kind.shown(parts, self)
 
     def positions(self, parts: Parts) -> Tensor:
-        """``(3, B, L)`` M-RoPE positions, the library's own."""
-        library: Any = parts.prompt  # its annotations ask for torch's old tensor types
-        positions, _ = library.get_rope_index(self.ids, self.types, video_grid_thw=self.grid_thw)
-        return positions
+        """Positions as the decoder takes them."""
+        return self.kind.positions(parts, self)
 
     @torch.no_grad()
     def embeds(self, parts: Parts) -> Tensor:
@@ -95,7 +91,8 @@ class SpeedPrompt:
 
 def require_room(parts: Parts, request: SpeedRequest) -> None:
     """Raise :class:`InvalidValueError` for a prompt and an answer that are longer than the model can take."""
-    length = LEAD + ClipLayout.of(parts.model.config, request.grid).length + request.text
+    config: Any = parts.model.config
+    length = LEAD + clip_kind(config).layout(config, request.grid).length + request.text
     limit = int(parts.text.config.max_position_embeddings)
     if length + request.new_tokens > limit:
         raise InvalidValueError(
@@ -114,18 +111,17 @@ def make_prompt(parts: Parts, request: SpeedRequest, pixels: Tensor) -> SpeedPro
     """
     config: Any = parts.model.config
     device = parts.model.device
-    steps, height, width = request.grid
-    layout = ClipLayout.of(config, request.grid)
+    kind = clip_kind(config)
+    layout = kind.layout(config, request.grid)
     lead, times, rest = _text_ids(config, LEAD + layout.times + request.text).split([LEAD, layout.times, request.text])
-    row = torch.cat([lead, layout.ids(config, times), rest])
-    merge = int(config.vision_config.spatial_merge_size)
+    row = torch.cat([lead, layout.written(times), rest])
+    ids = row.expand(request.batch, -1).contiguous().to(device)
     return SpeedPrompt(
-        ids=row.expand(request.batch, -1).contiguous().to(device),
-        grid_thw=torch.tensor([[steps, merge * height, merge * width]] * request.batch, device=device),
+        kind=kind,
+        ids=ids,
+        columns=(LEAD + layout.visual).to(device),
         features=VideoFeatures(torch.empty(0, device=device)),
-        little=pixels[: merge**2].to(device),
-        columns=(row == config.video_token_id).nonzero().squeeze(1).to(device),
-        placeholder=int(config.video_token_id),
+        beside=kind.beside(config, ids, pixels, request.grid),
     )
 
 
@@ -156,7 +152,7 @@ def random_features(parts: Parts, request: SpeedRequest) -> VideoFeatures:
 def _text_ids(config: Any, count: int) -> Tensor:
     """Random ids that mean nothing to the model beyond text."""
     text = config.text_config
-    control = (config.image_token_id, config.video_token_id, config.vision_start_token_id, config.vision_end_token_id)
+    control = [getattr(config, name, None) for name in CONTROL]
     ends = (text.bos_token_id, *_ids(text.eos_token_id), text.pad_token_id)
     allowed = torch.ones(text.vocab_size, dtype=torch.bool)
     allowed[[token for token in (*control, *ends) if token is not None]] = False

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tokenprune.bench.model_speed.decoder_sizes import decoder_shape
 from tokenprune.bench.model_speed.runs import Bench, Facts, Subject, operator_seconds
-from tokenprune.bench.speed.arithmetic import DecoderShape, kv_bytes, prefill_flops
+from tokenprune.bench.speed.arithmetic import kv_bytes, prefill_flops
 from tokenprune.bench.speed.figures import Figure
 from tokenprune.bench.speed.result import OperatorCost, SpeedRow, Speedup
 
@@ -52,7 +53,7 @@ def make_row(
         plain: the plain model's, None where it did not run or is this subject.
         lower: of this subject's lower bound, where there is one.
     """
-    shape = decoder_shape(bench)
+    shape = decoder_shape(bench.parts.text)
     formula = kv_bytes(shape, bench.prompt.rows, facts.longest, bench.parts.text.dtype.itemsize)
     peak = figures.get(PEAK)
     return SpeedRow(
@@ -68,19 +69,6 @@ def make_row(
         ratios=_ratios(figures, plain, lower),
         speedups=_speedups(figures, plain),
         pipeline=None if subject.pipeline is None else subject.pipeline.to_dict(),
-    )
-
-
-def decoder_shape(bench: Bench) -> DecoderShape:
-    """Sizes of the decoder."""
-    config = bench.parts.text.config
-    return DecoderShape(
-        layers=config.num_hidden_layers,
-        hidden=config.hidden_size,
-        heads=config.num_attention_heads,
-        kv_heads=config.num_key_value_heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
-        intermediate=config.intermediate_size,
     )
 
 

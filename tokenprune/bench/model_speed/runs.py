@@ -20,7 +20,6 @@ from tokenprune.bench.speed.memory import PeakMemory
 from tokenprune.bench.speed.result import Role
 from tokenprune.errors import UnsupportedModeError
 from tokenprune.hf.frontend.family import Parts
-from tokenprune.hf.frontend.features import VideoFeatures, encoded_before
 from tokenprune.hf.frontend.next_token import GREEDY
 from tokenprune.pipeline import Pipeline
 
@@ -95,20 +94,13 @@ class Subject:
         return sample
 
 
-@torch.no_grad()
-def encode_clips(parts: Parts, pixels: Tensor, grid_thw: Tensor) -> VideoFeatures:
-    """What the vision tower makes of all clips: ``(B * T*H*W, D)``."""
-    output = parts.tower(pixels, grid_thw=grid_thw)
-    return VideoFeatures(output.pooler_output, tuple(getattr(output, "deepstack_features", None) or ()))
-
-
 def run_vision(bench: Bench) -> Sample:
     """Encode all clips of the batch."""
     gc.collect()
     tower = bench.parts.tower
     with PeakMemory(bench.device) as peak:
         pixels = bench.pixels.to(bench.device, tower.dtype)
-        _, seconds = timed(bench.device, lambda: encode_clips(bench.parts, pixels, bench.prompt.grid_thw))
+        _, seconds = timed(bench.device, lambda: bench.prompt.encoded(bench.parts, pixels))
     return {"seconds": seconds, **peak_of(peak)}
 
 
@@ -149,10 +141,10 @@ def timed_answer(bench: Bench, way: AbstractContextManager[T]) -> tuple[dict[str
     """
     gc.collect()  # what the run before has left in circles would be in this one's memory
     clock = AnswerClock(bench.device)
-    tower, model = bench.parts.tower, bench.parts.model
+    model = bench.parts.model
     inputs = bench.prompt.inputs()
     count = bench.new_tokens + 1
-    seen, watched = encoded_before(tower, bench.prompt.features), clock.watching(bench.parts)
+    seen, watched = bench.prompt.shown(bench.parts), clock.watching(bench.parts)
     with way as opened, seen, watched, PeakMemory(bench.device) as peak:
         clock.start()
         runnable: Any = model  # the library types generate by what it can be bound to

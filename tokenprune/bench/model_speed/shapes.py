@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 
-from tokenprune.bench.model_speed.qwen3_shapes import QWEN3_SHAPES, Qwen3Shape
+from tokenprune.bench.model_speed.llava_shapes import LLAVA_SHAPES
+from tokenprune.bench.model_speed.qwen3_5_shapes import QWEN3_5_SHAPES
+from tokenprune.bench.model_speed.qwen3_shapes import QWEN3_SHAPES
 from tokenprune.bench.model_speed.qwen_config import MARKS, STD, text_config
 from tokenprune.errors import InvalidValueError, ModelLoadError
 from tokenprune.messages import not_one_of
@@ -18,6 +20,19 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 SEED = 0
+
+
+class AnyShape(Protocol):
+    """Sizes of a model of any family."""
+
+    @property
+    def cpu_dtype(self) -> torch.dtype:
+        """What it is built in on a CPU where nothing else is asked for."""
+        ...
+
+    def config(self) -> PretrainedConfig:
+        """The library's configuration."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -86,7 +101,7 @@ class Shape:
         )
 
 
-SHAPES: Mapping[str, Shape | Qwen3Shape] = {
+SHAPES: Mapping[str, AnyShape] = {
     "qwen2.5-vl-3b": Shape(36, 2048, 16, 2, 11008, 151936, tied=True),
     "qwen2.5-vl-7b": Shape(28, 3584, 28, 4, 18944, 152064, tied=False),
     # Not a released model: the decoder of Qwen2.5-0.5B behind a small tower, a size that a CPU can measure.
@@ -103,11 +118,13 @@ SHAPES: Mapping[str, Shape | Qwen3Shape] = {
         cpu_dtype=torch.float32,
     ),
     **QWEN3_SHAPES,
+    **QWEN3_5_SHAPES,
+    **LLAVA_SHAPES,
 }
 """Name -> shape; those whose names end in ``-like`` are not of released models."""
 
 
-def shape_named(name: str) -> Shape | Qwen3Shape:
+def shape_named(name: str) -> AnyShape:
     """The shape; raises :class:`InvalidValueError` for a name that there is not."""
     if name not in SHAPES:
         raise InvalidValueError(not_one_of("shape", SHAPES, name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tokenprune.bench.speed.arithmetic import DecoderShape, prefill_flops
+from tokenprune.bench.speed.arithmetic import Attention, DecoderShape, prefill_flops
 from tokenprune.bench.speed.figures import Figure
 from tokenprune.bench.speed.operators_counting import Key
 from tokenprune.bench.speed.operators_prefill import LAYER
@@ -19,10 +19,9 @@ def prefill_seconds(
     at = max((count for count, name in seconds if name == LAYER and count <= frames), default=None)
     if at is None:
         return None, None
-    attention = request.attention
-    layer = DecoderShape(
-        1, request.width, attention.heads, attention.kv_heads, attention.head_dim, request.intermediate
-    )
+    sizes = request.attention
+    attention = Attention(sizes.heads, sizes.kv_heads, sizes.head_dim)
+    layer = DecoderShape(request.width, (attention,), (request.intermediate,))
     work, measured = (prefill_flops(layer, [[count * request.length]]) for count in (frames, at))
     factor = request.layers * work / measured
     return Figure(tuple(factor * value for value in seconds[at, LAYER].values)), at

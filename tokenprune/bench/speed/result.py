@@ -77,7 +77,8 @@ class SpeedRow:
         layer_tokens: per decoder layer the tokens it computed, per row.
         prefill_flops: by formula, of the decoder layers over the prompt.
         kv_bytes: measured in the cache after the prefill; None where no cache was cut or kept.
-        kv_bytes_by_formula: rows x longest kept row x layers x 2 x kv heads x head dim x item size.
+        kv_bytes_by_formula: rows x longest kept row x layers x 2 x kv heads x head dim x item size; a layer of linear
+            attention holds a state of constant size instead.
         operators: of a pipeline.
         ratios: what is compared -> figure of paired runs, such as ``llm_prefill / lower bound``.
         speedups: ``time_to_first_token`` and ``answer`` against the plain model.

@@ -36,9 +36,9 @@ def centre(thing: Thing, frame: int, start: int) -> tuple[int, int]:
 
 
 def render(scene: Scene) -> Frames:
-    """The frames of a scene, uint8 `(FRAMES, SIZE, SIZE, 3)`, RGB."""
+    """The frames of a scene, uint8 `(scene.frames, SIZE, SIZE, 3)`, RGB."""
     rng = np.random.default_rng([7, scene.seed])
-    canvas = np.empty((FRAMES, SIZE, SIZE, 3), dtype=np.int16)
+    canvas = np.empty((scene.frames, SIZE, SIZE, 3), dtype=np.int16)
     for shot in scene.shots:
         canvas[shot.start : shot.stop] = _background(shot.texture)
         for thing in shot.things:
@@ -57,9 +57,9 @@ def render(scene: Scene) -> Frames:
         for frame in range(sign.slot * SLOT, sign.slot * SLOT + SLOT):
             _stamp(canvas[frame], plate, (sign.x, sign.y), 5)
             _stamp(canvas[frame], letter_mask(sign.letter), (sign.x, sign.y), 245)
-    canvas *= _light(rng)
+    canvas *= _light(rng, scene.frames)
     canvas >>= 7
-    canvas += _noise(rng)
+    canvas += _noise(rng, scene.frames)
     return np.clip(canvas, 0, 255).astype(np.uint8)
 
 
@@ -92,10 +92,10 @@ def _background(texture: int) -> npt.NDArray[np.int16]:
     return np.clip(base + tint + field[..., None], 5, 200).astype(np.int16)
 
 
-def _light(rng: np.random.Generator) -> npt.NDArray[np.int16]:
-    """A gain for each frame in 1/128, `(FRAMES, 1, 1, 1)`: a slow wave of a few per cent."""
+def _light(rng: np.random.Generator, frames: int) -> npt.NDArray[np.int16]:
+    """A gain for each frame in 1/128, `(frames, 1, 1, 1)`: a slow wave of a few per cent."""
     depth, phase, turns = rng.uniform(0.02, 0.1), rng.uniform(0, 2 * np.pi), rng.uniform(0.3, 1.2)
-    wave = 1 + depth * np.sin(phase + 2 * np.pi * turns * np.arange(FRAMES) / FRAMES)
+    wave = 1 + depth * np.sin(phase + 2 * np.pi * turns * np.arange(frames) / frames)
     return np.round(128 * np.minimum(wave, 1.0)).astype(np.int16)[:, None, None, None]
 
 
@@ -106,12 +106,14 @@ def _noise_bank() -> npt.NDArray[np.int8]:
     return np.clip(np.round(values), -127, 127).astype(np.int8)
 
 
-def _noise(rng: np.random.Generator) -> npt.NDArray[np.int16]:
+def _noise(rng: np.random.Generator, frames: int) -> npt.NDArray[np.int16]:
+    """Windows of the bank, one for each `FRAMES` frames: a longer clip would not fit in it."""
     bank = _noise_bank()
     count = FRAMES * SIZE * SIZE * 3
-    start = int(rng.integers(len(bank) - count))
+    starts = [int(rng.integers(len(bank) - count))]
     strength = int(rng.integers(32, 96))
-    noise = bank[start : start + count].astype(np.int16)
+    starts += [int(rng.integers(len(bank) - count)) for _ in range(frames // FRAMES - 1)]
+    noise = np.concatenate([bank[start : start + count] for start in starts]).astype(np.int16)
     noise *= strength
     noise >>= 8
-    return noise.reshape(FRAMES, SIZE, SIZE, 3)
+    return noise.reshape(frames, SIZE, SIZE, 3)

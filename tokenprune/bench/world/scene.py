@@ -19,10 +19,11 @@ from tokenprune.bench.world.palette import (
     SIDES,
     SIGN_RADIUS,
     SIZE,
-    SLOTS,
+    SLOT,
     STEPS,
     side_cells,
 )
+from tokenprune.errors import InvalidValueError
 
 WORLD_VERSION = 1
 CUT_SHARE = 0.25
@@ -86,6 +87,8 @@ class Scene:
     flashes: tuple[Flash, ...]
     """In the order in which they come; colours, sides and slots all differ."""
     sign: Sign | None
+    frames: int = FRAMES
+    """Frames of the clip."""
 
     @property
     def things(self) -> tuple[Thing, ...]:
@@ -96,16 +99,26 @@ class Scene:
         return tuple(thing for thing in self.things if thing.direction >= 0)
 
 
-def sample_scene(seed: int, cut_share: float = CUT_SHARE) -> Scene:
+def sample_scene(seed: int, cut_share: float = CUT_SHARE, frames: int = FRAMES) -> Scene:
     """The scene of a seed: the same seed, the same scene.
+
+    A longer clip shows the same world in finer steps of time: objects go as far, each frame less; cuts, comings and
+    goings lie in proportion. Flashes and signs stay as brief as they are, one slot, so that few frames miss them.
 
     Args:
         seed: any integer >= 0.
         cut_share: share of scenes of two shots.
+        frames: of the clip, a multiple of `FRAMES`.
+
+    Raises:
+        InvalidValueError: another number of frames.
     """
+    if frames < FRAMES or frames % FRAMES:
+        raise InvalidValueError(f"frames must be a multiple of {FRAMES}, got {frames}")
+    finer = frames // FRAMES
     rng = np.random.default_rng([WORLD_VERSION, seed])
     two = bool(rng.random() < cut_share)
-    cut = int(rng.choice([6, 8, 10])) if two else FRAMES
+    cut = finer * int(rng.choice([6, 8, 10])) if two else frames
     colours = [int(c) for c in rng.permutation(len(COLOURS))]
     movers = 1 if rng.random() < 0.7 else 2
     if two:
@@ -113,17 +126,19 @@ def sample_scene(seed: int, cut_share: float = CUT_SHARE) -> Scene:
         if rng.random() < 0.5:
             moving.reverse()
         shots = tuple(
-            _shot(rng, span, colours[2 * i : 2 * i + 2], moving[i], [True, False], False)
-            for i, span in enumerate(((0, cut), (cut, FRAMES)))
+            _shot(rng, span, colours[2 * i : 2 * i + 2], moving[i], [True, False], finer, False)
+            for i, span in enumerate(((0, cut), (cut, frames)))
         )
     else:
         count = int(rng.integers(2, 5))
         sizes = [bool(v) for v in rng.random(count) < 0.55]
         moves = [i < movers for i in range(count)]
-        shots = (_shot(rng, (0, FRAMES), colours[:count], moves, sizes, bool(rng.random() < 0.35)),)
-    flashes, taken = _flashes(rng)
-    sign = _sign(rng, taken) if rng.random() < 0.6 else None
-    return Scene(seed, shots, flashes, sign)
+        comes_or_goes = bool(rng.random() < 0.35)
+        shots = (_shot(rng, (0, frames), colours[:count], moves, sizes, finer, comes_or_goes),)
+    slots = frames // SLOT
+    flashes, taken = _flashes(rng, slots)
+    sign = _sign(rng, taken, slots) if rng.random() < 0.6 else None
+    return Scene(seed, shots, flashes, sign, frames)
 
 
 def _shot(
@@ -132,6 +147,7 @@ def _shot(
     colours: list[int],
     moving: list[bool],
     sizes: list[bool],
+    finer: int,
     comes_or_goes: bool,
 ) -> Shot:
     start, stop = span
@@ -140,11 +156,11 @@ def _shot(
     for i, colour in enumerate(colours):
         big = sizes[int(order[i])]
         radius = int(rng.integers(21, 25)) if big else int(rng.integers(12, 15))
-        things.append(_place(rng, span, things, colour, radius, big, moving[i]))
+        things.append(_place(rng, span, things, colour, radius, big, moving[i], finer))
     if comes_or_goes and not moving[-1]:
         last = things[-1]
         comes = bool(rng.random() < 0.5)
-        frame = int(rng.choice([4, 6, 8])) if comes else int(rng.choice([8, 10, 12]))
+        frame = finer * int(rng.choice([4, 6, 8] if comes else [8, 10, 12]))
         things[-1] = replace(last, first=frame if comes else start, stop=stop if comes else frame)
     drawn = tuple(things[int(i)] for i in rng.permutation(len(things)))
     return Shot(start, stop, int(rng.integers(2**31)), drawn)
@@ -158,6 +174,7 @@ def _place(
     radius: int,
     big: bool,
     moves: bool,
+    finer: int,
 ) -> Thing:
     """An object whose whole way lies in the frame, and that starts and stays clear of the others where it can."""
     start, stop = span
@@ -165,7 +182,8 @@ def _place(
     direction = int(rng.integers(len(DIRECTIONS))) if moves else -1
     speed = 0.0
     if moves:
-        speed = float(rng.uniform(5.0, 7.0)) if length == FRAMES else float(rng.uniform(7.0, 9.0))
+        whole = length == finer * FRAMES
+        speed = float(rng.uniform(5.0, 7.0) if whole else rng.uniform(7.0, 9.0)) / finer
     low, high = radius + 1.0, SIZE - radius - 2.0
     travel = speed * (length - 1)
     best = (low, low)
@@ -198,14 +216,14 @@ def _place(
     )
 
 
-def _flashes(rng: np.random.Generator) -> tuple[tuple[Flash, ...], set[tuple[int, int]]]:
+def _flashes(rng: np.random.Generator, slots: int) -> tuple[tuple[Flash, ...], set[tuple[int, int]]]:
     count = int(rng.integers(1, 5))
     sides = rng.permutation(len(SIDES))[:count]
     colours = rng.permutation(len(COLOURS))[:count]
-    slots = np.sort(rng.permutation(SLOTS)[:count])
+    when = np.sort(rng.permutation(slots)[:count])
     flashes: list[Flash] = []
     taken: set[tuple[int, int]] = set()
-    for side, colour, slot in zip(sides, colours, slots):
+    for side, colour, slot in zip(sides, colours, when):
         cells = side_cells(int(side))
         row, column = cells[int(rng.integers(len(cells)))]
         taken.add((row, column))
@@ -214,11 +232,11 @@ def _flashes(rng: np.random.Generator) -> tuple[tuple[Flash, ...], set[tuple[int
     return tuple(flashes), taken
 
 
-def _sign(rng: np.random.Generator, taken: set[tuple[int, int]]) -> Sign:
+def _sign(rng: np.random.Generator, taken: set[tuple[int, int]], slots: int) -> Sign:
     free = [(r, c) for r in range(GRID) for c in range(GRID) if (r, c) not in taken]
     row, column = free[int(rng.integers(len(free)))]
     x, y = _inside(rng, row, column, SIGN_RADIUS)
-    return Sign(int(rng.integers(len(LETTERS))), int(rng.integers(SLOTS)), x, y)
+    return Sign(int(rng.integers(len(LETTERS))), int(rng.integers(slots)), x, y)
 
 
 def _inside(rng: np.random.Generator, row: int, column: int, radius: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tokenprune.bench.world.clip import HELD_OUT, questions_of
+from tokenprune.bench.world.palette import FRAMES
 from tokenprune.bench.world.questions import KINDS, Question
 from tokenprune.bench.world.scene import Scene, sample_scene
 from tokenprune.budget import split_budget
@@ -26,7 +27,7 @@ class AskedClip:
     questions: tuple[Question, ...]
 
 
-def ask_world(count: int, seed: int = 0) -> list[AskedClip]:
+def ask_world(count: int, seed: int = 0, frames: int = FRAMES) -> list[AskedClip]:
     """``count`` questions, as many of each kind as of any other (or one more), about held-out clips in order of seeds.
 
     Clips that have nothing to add are passed over.
@@ -34,12 +35,13 @@ def ask_world(count: int, seed: int = 0) -> list[AskedClip]:
     Args:
         count: questions in all.
         seed: which set of clips; sets have no clip in common.
+        frames: of each clip.
     """
     left = dict(zip(KINDS, split_budget([1] * len(KINDS), [count] * len(KINDS), count)))
     clips: list[AskedClip] = []
     next_seed = HELD_OUT + seed * SEEDS_APART
     while any(left.values()):
-        scene = sample_scene(next_seed)
+        scene = sample_scene(next_seed, frames=frames)
         asked = tuple(question for question in questions_of(scene) if left[question.kind] > 0)
         for question in asked:
             left[question.kind] -= 1

@@ -54,7 +54,7 @@ class FamiliesAdapter:
         reason = why_not(rows[kind], head)
         if reason is not None:
             return Declined(f"{rows[kind].name}: {reason}")
-        layers: Any = head.get_submodule(rows[kind].text).get_submodule("layers")
+        layers: Any = head.get_submodule(rows[kind].placed(head).text).get_submodule("layers")
         readable = tuple(index for index, layer in enumerate(layers) if hasattr(layer, "self_attn"))
         return Accepted(len(layers), yields=True, readable=None if len(readable) == len(layers) else readable)
 
@@ -66,7 +66,7 @@ class FamiliesAdapter:
         from tokenprune.hf.attention import ProjectionReader
 
         family, head = self._found(model)
-        attention: Any = head.get_submodule(family.text).layers[layer].self_attn
+        attention: Any = head.get_submodule(family.placed(head).text).layers[layer].self_attn
         query, key = (getattr(attention, norm, None) for norm in ("q_norm", "k_norm"))
         return ProjectionReader(
             attention, query or attention.q_proj, key or attention.k_proj, attention.head_dim, attention.scaling
@@ -77,7 +77,8 @@ class FamiliesAdapter:
 
         family, _ = self._found(model)
         parts = family.parts(model)
-        return HFDecoder(parts.model, parts.prompt, parts.text, parts.encoder, family.carried)
+        refused = family.refused_arguments
+        return HFDecoder(parts.model, parts.prompt, parts.text, parts.encoder, family.carried, refused)
 
     def family_of(self, model: nn.Module) -> Family:
         """The row of a model.

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 _SLIDING = "layers with a sliding window hold the last slots and mask by their distance, which shrinks with removal"
 _MASK = "its 4-D attention masks are made before the decoder is called, where no token has gone yet"
 _INDEXED = "attention over indexed keys stores more than keys and values of a token"
+_TALKER = (
+    "its talker reads the hidden states of every token of the thinker; attach to model.thinker, which answers in text"
+)
 _SLICES = "frames come in slices of native resolution, whose layout has not been tried"
 
 DECLINED: Mapping[str, str] = {
@@ -27,6 +30,8 @@ DECLINED: Mapping[str, str] = {
     "Dots3NoteForConditionalGeneration": _INDEXED,
     "HYV4VLForConditionalGeneration": _INDEXED,
     "Kimi_K25ForConditionalGeneration": "its attention is latent: there are no keys of a head to be read",
+    "Qwen2_5OmniForConditionalGeneration": _TALKER,
+    "Qwen3OmniMoeForConditionalGeneration": _TALKER,
     "InstructBlipVideoForConditionalGeneration": "32 query tokens stand for a frame: there is nothing to remove",
 }
 """Name of the library's class with a language head -> why its models are declined."""

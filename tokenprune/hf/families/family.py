@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -39,11 +39,13 @@ class Family:
         prompt: where in that class the module stands whose forward receives ``input_ids``.
         text: the decoder, which receives ``inputs_embeds`` and has ``layers``.
         tower: the vision tower.
+        earlier: where prompt, text and tower stand in releases that have the model otherwise.
         placeholders: modality -> name in the config of its placeholder id.
         carried: what travels with the tokens beyond what every decoder has.
         encoder: whether the tower is built like Qwen's, so that its attention can be read (signals of the encoder).
         decoders: class names of the decoders that have been tried; empty: the family has one of its own.
         refuse: from a config to the reason why such a model cannot be pruned, or None.
+        refused_arguments: argument of ``generate`` or of a forward -> why nothing but None and False can be given.
         needs: packages beyond the extra ``[hf]``'s usual ones that its processor imports.
         note: what is special, for people.
         known: ids that are guessed at where a name is misspelt.
@@ -56,11 +58,13 @@ class Family:
     prompt: str = "model"
     text: str = "model.language_model"
     tower: str = "model.visual"
+    earlier: tuple[str, str, str] | None = None
     placeholders: Mapping[str, str] = field(default_factory=lambda: IMAGES_AND_VIDEOS)
     carried: tuple[Carried, ...] = ()
     encoder: bool = False
     decoders: tuple[str, ...] = ()
     refuse: Callable[[Any], str | None] = nothing_to_refuse
+    refused_arguments: Mapping[str, str] = field(default_factory=dict[str, str])
     needs: tuple[str, ...] = ()
     note: str = ""
     known: tuple[str, ...] = ()
@@ -68,6 +72,17 @@ class Family:
     def ids(self, config: Any) -> Placeholders:
         """Placeholder ids of a model with this config."""
         return {modality: int(getattr(config, name)) for modality, name in self.placeholders.items()}
+
+    def placed(self, head: nn.Module) -> Family:
+        """The same row with the places that this model's release has."""
+        if self.earlier is None:
+            return self
+        try:
+            head.get_submodule(self.text)
+        except AttributeError:
+            prompt, text, tower = self.earlier
+            return replace(self, prompt=prompt, text=text, tower=tower)
+        return self
 
     def parts(self, model: nn.Module) -> Parts:
         """Parts of a model of this family, in any wrapper.

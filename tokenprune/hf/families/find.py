@@ -68,7 +68,7 @@ def why_not(family: Family, head: nn.Module) -> str | None:
     """One line that says why this model of the family cannot be pruned, or None."""
     from tokenprune.hf.attention import rotation_of
 
-    text: Any = head.get_submodule(family.text)
+    text: Any = head.get_submodule(family.placed(head).text)
     kind = type(text).__name__
     if family.decoders and named_as(text, family.decoders) is None:
         return f"its language model is a {kind}; tried are {', '.join(family.decoders)}"
@@ -104,11 +104,12 @@ def require_parts(family: Family, model: nn.Module) -> Parts:
     if found is None:
         raise UnsupportedModeError(f"{type(model).__name__} is no {family.name} model that can be pruned")
     _, head = found
-    tower = head.get_submodule(family.tower)
+    placed = family.placed(head)
+    tower = head.get_submodule(placed.tower)
     return Parts(
         head,
-        head.get_submodule(family.prompt),
-        head.get_submodule(family.text),
+        head.get_submodule(placed.prompt),
+        head.get_submodule(placed.text),
         tower,
         _encoder(tower) if family.encoder else None,
     )

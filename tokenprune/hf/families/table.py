@@ -10,12 +10,16 @@ from typing import Any
 from tokenprune.carried import GATHER, MERGE, Carried
 from tokenprune.hf.families.family import Family
 from tokenprune.hf.families.grids.frames import BoundedFrames, TimestampedFrames
-from tokenprune.hf.families.grids.mrope import MropeRuns
+from tokenprune.hf.families.grids.mrope import MropeRuns, MropeRunsBesideAudio
 from tokenprune.hf.families.grids.squares import CountedRuns, SquareRuns, Squares
 
 ANY_TEXT = ("Qwen2Model", "Qwen3Model", "LlamaModel")
 DEEPSTACK = Carried("deepstack_visual_embeds", MERGE, packed_by="visual_pos_masks")
 AS_IMAGES = {"image": "image_token_id"}
+OMNI_REFUSED = {
+    "use_audio_in_video": "audio inside a video stands between its frames, which would be read as many videos",
+    "output_hidden_states": "a talker reads the hidden states of every token, some of which would be gone",
+}
 
 
 def _patches(config: Any) -> int:
@@ -30,6 +34,9 @@ def _halved(config: Any) -> int:
 
 def _halved_up(config: Any) -> int:
     return -(-_patches(config) // 2)
+
+
+ONEVISION_SQUARES = Squares(video=_halved_up, image=_patches, tail=1)
 
 
 def _root(config: Any) -> int:
@@ -96,6 +103,22 @@ COSMOS3_EDGE = replace(
     note="laid out as Qwen3-VL, without deepstack",
     known=(),
 )
+QWEN25_OMNI = Family(
+    name="qwen2_5_omni_thinker",
+    model_type="qwen2_5_omni_thinker",
+    model_class="Qwen2_5OmniThinkerForConditionalGeneration",
+    grid=MropeRunsBesideAudio(),
+    earlier=("", "model", "visual"),
+    refused_arguments=OMNI_REFUSED,
+    note="the thinker alone (model.thinker), without its talker; audio stands before or after a video, not inside it",
+)
+QWEN3_OMNI = replace(
+    QWEN25_OMNI,
+    name="qwen3_omni_moe_thinker",
+    model_type="qwen3_omni_moe_thinker",
+    model_class="Qwen3OmniMoeThinkerForConditionalGeneration",
+    carried=(DEEPSTACK,),
+)
 GLM4V = Family(
     name="glm4v",
     model_type="glm4v",
@@ -135,7 +158,7 @@ LLAVA_ONEVISION = Family(
     name="llava_onevision",
     model_type="llava_onevision",
     model_class="LlavaOnevisionForConditionalGeneration",
-    grid=Squares(video=_halved_up, image=_patches, tail=1),
+    grid=ONEVISION_SQUARES,
     tower="model.vision_tower",
     decoders=ANY_TEXT,
     note="the newline after a video or image stays as text; an image in tiles (anyres) is refused",
@@ -193,6 +216,8 @@ FAMILIES = (
     QWEN3_5,
     QWEN3_5_MOE,
     COSMOS3_EDGE,
+    QWEN25_OMNI,
+    QWEN3_OMNI,
     GLM4V,
     GLM4V_MOE,
     GLM46V,

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from tokenprune.errors import TokenPruneError, UnsupportedModeError
+from tokenprune.hf.frontend.loading import first_line
+from tokenprune.messages import shown
 
 if TYPE_CHECKING:
     from tokenprune.hf.frontend.family import Parts
@@ -44,11 +46,11 @@ class AutoFamily:
         try:
             model = without_weights(source)
         except Exception as error:  # the library has no class for it, or refuses its configuration
-            return f"cannot make a model of its configuration: {str(error).strip().splitlines()[0]}"
+            return f"cannot make a model of its configuration: {_of_a_kind_unknown(config) or first_line(error)}"
         try:
             find_adapter(model)
         except TokenPruneError as error:
-            return str(error)
+            return f"can make it, but {error}"
         return None
 
     def parts(self, model: nn.Module) -> Parts:
@@ -76,6 +78,17 @@ class AutoFamily:
     def unknown_words(self, question: str) -> tuple[str, ...]:
         """Nothing is known of what its models were taught."""
         return ()
+
+
+def _of_a_kind_unknown(config: Mapping[str, Any]) -> str | None:
+    """That the library has no such model, or none that sees; None where it has one."""
+    from transformers import __version__
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    kind = config.get("model_type")
+    if kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
+        return None
+    return f"no model of type {shown(kind)} in release {__version__} sees images or videos"
 
 
 def without_weights(source: str) -> nn.Module:

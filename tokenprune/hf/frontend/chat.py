@@ -74,12 +74,18 @@ def model_inputs(
         max_pixels: pixels of a frame after resizing, at most; None is what the processor says.
 
     Raises:
-        InvalidValueError: no conversation, an empty question, control tokens such as ``<|video_pad|>`` in a text, or
-            `max_pixels` below one visual token, or for a processor that takes no bound.
+        InvalidValueError: no conversation, a processor without a chat template, an empty question, control tokens such
+            as ``<|video_pad|>`` in a text, or `max_pixels` below one visual token, or for a processor that takes no
+            bound.
         VideoError: frames that cannot be resized (an aspect ratio of 200 and more), or too few of them.
     """
     if not conversations:
         raise InvalidValueError("at least one conversation is needed")
+    if not processor.chat_template:
+        raise InvalidValueError(
+            f"the checkpoint's {type(processor).__name__} has no chat template, so no question can be put to it; take "
+            "the instruct form of the checkpoint, or set processor.chat_template"
+        )
     control = sorted(str(token) for token in processor.tokenizer.all_special_tokens)
     for conversation in conversations:
         if not isinstance(conversation.question, str) or not conversation.question.strip():

@@ -49,7 +49,7 @@ def load(
     source = str(shipped(family) if model_path is None else model_path)
     reason = why_not(family, source)
     if reason is not None:
-        raise NoAdapterError(f"no adapter knows {source}: {family.name} {reason}")
+        raise NoAdapterError(f"cannot load {source}: {family.name} {reason}")
     target = device_named(device)
     loaded_dtype = dtype_named(dtype, target)
     import transformers
@@ -92,6 +92,8 @@ def why_not(family: Family, source: str) -> str | None:
             refused before anything asks the network.
     """
     path = Path(source)
+    if not source.strip():  # the empty path is the working directory
+        raise ModelLoadError("no such checkpoint: its name is empty")
     if path.is_file():
         raise ModelLoadError(f"a checkpoint is a directory, but {source} is a file")
     if path.is_dir():
@@ -104,7 +106,10 @@ def why_not(family: Family, source: str) -> str | None:
     try:
         config, _ = transformers.PretrainedConfig.get_config_dict(source)
     except Exception as error:  # OSError, connection errors, broken JSON: all mean the same here
-        guess = "" if path.is_dir() else meant(source, family.known)
+        from tokenprune.hf.frontend.auto import AUTO
+
+        known = {*family.known, *AUTO.known}
+        guess = "" if path.is_dir() or source in known else meant(source, sorted(known))
         raise ModelLoadError(f"cannot read the configuration of {source}: {first_line(error)}{guess}") from error
     return family.declines(source, config)
 

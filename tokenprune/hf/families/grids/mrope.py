@@ -25,6 +25,24 @@ class MropeRuns:
         return mrope_spans(prompt, runs)
 
 
+@dataclass(frozen=True)
+class MropeRunsBesideAudio:
+    """The same where audio may stand in the prompt as well (Qwen-Omni), but not inside a video.
+
+    Audio of a video is written between its frames, second by second: each piece of the video would be read as a video
+    of its own.
+    """
+
+    def spans(self, prompt: Prompt, ids: Placeholders, config: Any) -> list[list[VisualSpan]]:
+        runs = placeholder_runs(prompt, ids)
+        audio = int(config.audio_token_id)
+        for run in (run for row in runs for run in row):
+            beside = prompt.input_ids[run.row, max(run.start - 1, 0) : run.stop + 1]
+            if run.modality == "video" and bool((beside == audio).any()):
+                raise unreadable(run, "stand directly beside audio", "give a video's audio before it or after it")
+        return mrope_spans(prompt, runs)
+
+
 def mrope_spans(prompt: Prompt, runs: Sequence[Sequence[PlaceholderRun]]) -> list[list[VisualSpan]]:
     """Each run as a span of its own.
 
@@ -39,7 +57,8 @@ def mrope_spans(prompt: Prompt, runs: Sequence[Sequence[PlaceholderRun]]) -> lis
         return [[] for _ in runs]
     if prompt.position_ids is None or prompt.position_ids.ndim != 3:
         raise UnsupportedModeError(
-            "the prompt has visual tokens but no M-RoPE positions; pass the processor's mm_token_type_ids and grids"
+            "the prompt has visual tokens but no M-RoPE positions; pass all that the processor makes (attention_mask, "
+            "mm_token_type_ids, grids)"
         )
     positions = prompt.position_ids[-3:].cpu().expand(3, len(runs), -1)
     return [[_span(run, positions[:, run.row, run.start : run.stop]) for run in row] for row in runs]
