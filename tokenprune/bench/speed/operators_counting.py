@@ -69,7 +69,16 @@ class Counted:
         return run
 
     def _least_seconds(self, key: Key) -> float:
-        """What it takes if its time grows with the frames and no faster; 0 where it ran on no shorter clip."""
+        """What it takes if its time grows with the frames and no faster; 0 where it ran on no shorter clip.
+
+        A first run pays for what is made once, imports among it, so before it says no the shorter clip is run again.
+        """
         frames, name = key
         shorter = [each for each, ran in self._seconds if ran == name and each < frames]
-        return self._seconds[max(shorter), name] * frames / max(shorter) if shorter else 0.0
+        if not shorter:
+            return 0.0
+        before, growth, limit = (max(shorter), name), frames / max(shorter), self._request.limit
+        if growth * self._seconds[before] > limit >= self._seconds[before]:
+            _, again = self._request.timed(self._subjects[before].ready())
+            self._seconds[before] = min(self._seconds[before], again)
+        return growth * self._seconds[before]
