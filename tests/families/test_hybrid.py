@@ -274,8 +274,8 @@ def test_rows_of_unequal_length_cannot_go_on_from_states() -> None:
 
 
 def test_the_front_end_refuses_a_layer_that_cannot_be_read_before_it_reads_a_video() -> None:
-    model = tiny_model(CASE)
-    pruner = tp.VLMPruner(model=model, processor=object(), pipeline=tp.AttnPrune(layer=ATTENDING[0], keep_ratio=0.5))
+    model, processor = tiny_model(CASE), SimpleNamespace(video_processor=None)
+    pruner = tp.VLMPruner(model=model, processor=processor, pipeline=tp.AttnPrune(layer=ATTENDING[0], keep_ratio=0.5))
     assert pruner.pipeline == tp.Pipeline([tp.AttnPrune(layer=ATTENDING[0], keep_ratio=0.5)])
     with pytest.raises(tp.InvalidValueError, match="has no attention that can be read"):
-        tp.VLMPruner(model=model, processor=object(), pipeline=tp.AttnPrune(layer=0, keep_ratio=0.5))
+        tp.VLMPruner(model=model, processor=processor, pipeline=tp.AttnPrune(layer=0, keep_ratio=0.5))

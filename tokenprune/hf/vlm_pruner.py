@@ -119,7 +119,7 @@ class VLMPruner:
         else:
             if not hasattr(processor, "video_processor"):
                 raise InvalidValueError(
-                    f"processor must be the checkpoint's own, which shows videos, got a {type(processor).__name__}"
+                    f"processor must be the checkpoint's own, which shows videos, got {type(processor).__name__}"
                 )
             self._loaded = Loaded(model, processor, AUTO.parts(model))
         adapted = find_adapter(self.model)
