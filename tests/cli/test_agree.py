@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 import tokenprune as tp
 from tokenprune.bench.agree.figures import Mean
+from tokenprune.bench.results import Results
 from tokenprune.cli.app import app
 
 Run = Callable[..., Any]
@@ -95,6 +96,22 @@ def test_each_part_is_encoded_once(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(runner, "encode_video", lambda *given: looked.append(1) or encode(*given))
     assert run().exit_code == 0
     assert len(looked) == 2
+
+
+def test_a_video_is_kept_with_all_of_its_parts_or_not_at_all(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    states: list[str] = []
+    save = Results.save
+
+    def saving(self: Results) -> None:
+        save(self)
+        states.append(self.path.read_text("utf-8"))
+
+    monkeypatch.setattr(Results, "save", saving)
+    assert run("--out", str(tmp_path / "agree.json")).exit_code == 0
+    kept = [state.count('"window"') - state.count('"error"') for state in states]
+    assert kept == [0, 2]
 
 
 def test_interrupted_and_resumed(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,18 +110,20 @@ def videos_in(folder: Path) -> list[Path]:
 def ask_videos(
     agreement: Agreement, videos: Sequence[Path], progress: Callable[[int, int], None], journal: Journal | None = None
 ) -> list[Mapping[str, Any]]:
-    """What came of every part of every video; a video that a journal has whole is not asked again."""
+    """What came of every part of every video; a video that a journal has is not asked again.
+
+    A piece of the journal is a video with all of its parts: an interruption leaves none of them out.
+    """
     done: dict[str, list[Mapping[str, Any]]] = {}
     for entry in () if journal is None else journal.entries:
-        done.setdefault(entry["video"], []).append(entry)
+        done[entry["video"]] = entry["parts"]
     found: list[Mapping[str, Any]] = []
     for place, video in enumerate(videos):
         progress(place, len(videos))
         if video.name not in done:
-            asked = list(agreement.ask(video))
-            for entry in asked if journal is not None else ():
-                journal.add(entry)  # type: ignore[union-attr]
-            done[video.name] = list(asked)
+            done[video.name] = list(agreement.ask(video))
+            if journal is not None:
+                journal.add({"video": video.name, "parts": done[video.name]})
         found += done[video.name]
     progress(len(videos), len(videos))
     return found
