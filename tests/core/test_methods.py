@@ -16,18 +16,9 @@ import tokenprune as tp
 from tokenprune.builtin import tokenprune_operators
 from tokenprune.catalogue import method
 from tokenprune.cli.app import app
-from tokenprune.registry import REGISTERED
 from tokenprune.signals import RULES
 
 BUILTIN = {name: cls for name, cls in tokenprune_operators().items() if not hasattr(cls, "score")}
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_registered() -> Any:
-    before = dict(REGISTERED)
-    yield
-    REGISTERED.clear()
-    REGISTERED.update(before)
 
 
 def rows(name: str) -> list[tp.Method]:

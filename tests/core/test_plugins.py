@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from types import SimpleNamespace
@@ -412,15 +412,6 @@ def test_a_plugin_that_is_not_ok_is_never_called(monkeypatch: pytest.MonkeyPatch
     assert not calls
 
 
-@pytest.fixture
-def _registered_for_now() -> Iterator[None]:
-    before = dict(REGISTERED)
-    yield
-    REGISTERED.clear()
-    REGISTERED.update(before)
-
-
-@pytest.mark.usefixtures("_registered_for_now")
 def test_a_registered_class_can_be_named_in_pipeline_files() -> None:
     @tp.register
     @dataclasses.dataclass(frozen=True)
