@@ -36,6 +36,7 @@ from tokenprune.bench.world_benchmark.answering import answer, see
 from tokenprune.bench.world_benchmark.asked import STRICT, WRONG, AskedClip, ask_world, judged
 from tokenprune.bench.world_benchmark.setting import library_versions
 from tokenprune.cli.eval import find_benchmark
+from tokenprune.files import write_text
 from tokenprune.hf.frontend.loading import load
 from tokenprune.hf.frontend.video import VideoClip
 from tokenprune.hf.frontend.video.sampling import spread
@@ -213,7 +214,7 @@ def main() -> None:
         result = {**setting, "clip_seconds": SECONDS, "small_kinds": SMALL_KINDS}
         if options.out is not None:
             text = json.dumps({**result, "runs": runs, "versions": library_versions()}, indent=2)
-            options.out.write_text(text + "\n", encoding="utf-8")
+            write_text(options.out, text + "\n")
         for row in told:
             print(f"{row['row']}: {row['strict']['value']:.1%} right, {row['median_seconds']['total']:.2f} s")
 

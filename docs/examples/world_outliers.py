@@ -27,6 +27,7 @@ from tokenprune.bench.world.render import render
 from tokenprune.bench.world_benchmark.answering import answer, see
 from tokenprune.bench.world_benchmark.asked import ask_world, normalised
 from tokenprune.cli.eval import find_benchmark
+from tokenprune.files import write_text
 from tokenprune.hf.frontend.loading import load
 from tokenprune.hf.frontend.video import VideoClip
 
@@ -166,7 +167,7 @@ def main() -> None:
     text = json.dumps(result, indent=2)
     print(text)
     if options.out is not None:
-        options.out.write_text(text + "\n", encoding="utf-8")
+        write_text(options.out, text + "\n")
 
 
 if __name__ == "__main__":

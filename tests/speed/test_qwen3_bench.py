@@ -25,7 +25,7 @@ from tokenprune.hf.frontend.features import encoded_before
 from tokenprune_qwen25vl.assets import demo_clip
 from tokenprune_qwen25vl.family import QWEN25VL
 
-TINY = Qwen3Shape(4, 64, 4, 2, 96, True, Qwen3Tower(3, 32, 2, 48, (0, 1)), head_dim=32, cpu_dtype=torch.float32)
+TINY = Qwen3Shape(4, 64, 4, 2, 96, Qwen3Tower(3, 32, 2, 48, (0, 1)), tied=True, head_dim=32, cpu_dtype=torch.float32)
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tokenprune.bench.model_speed.qwen_config import text_config
+from tokenprune.bench.model_speed.qwen_config import DecoderSizes, text_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -28,33 +28,19 @@ class SiglipTower:
 
 
 @dataclass(frozen=True)
-class LlavaShape:
+class LlavaShape(DecoderSizes):
     """Sizes of a LLaVA-OneVision around a Qwen2.
 
     >>> LLAVA_SHAPES["llava-onevision-7b"].layers
     28
 
     Args:
-        layers: decoder layers.
-        hidden: width of a hidden state.
-        heads: query heads.
-        kv_heads: key and value heads.
-        intermediate: width of the feed-forward network.
         vocabulary: rows of the embedding.
-        tied: whether the language head is the embedding.
         tower: the vision tower.
-        cpu_dtype: what it is built in on a CPU where nothing else is asked for.
     """
 
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    intermediate: int
     vocabulary: int
-    tied: bool
     tower: SiglipTower = SiglipTower()
-    cpu_dtype: torch.dtype = torch.bfloat16
 
     def config(self) -> PretrainedConfig:
         """The library's configuration, with the control tokens of the released models."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from tokenprune.bench.model_speed.qwen3_shapes import Qwen3Tower
-from tokenprune.bench.model_speed.qwen_config import STD, text_config
+from tokenprune.bench.model_speed.qwen_config import STD, DecoderSizes, text_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -19,39 +19,25 @@ VOCABULARY = 248320
 
 
 @dataclass(frozen=True)
-class Qwen35Shape:
-    """Sizes of a dense Qwen3.5; its tower is that of Qwen3-VL without deepstack.
+class Qwen35Shape(DecoderSizes):
+    """Sizes of a dense Qwen3.5; each fourth layer is of full attention, its tower that of Qwen3-VL without deepstack.
 
     >>> QWEN3_5_SHAPES["qwen3.5-9b"].layers
     32
 
     Args:
-        layers: decoder layers, each fourth of full attention.
-        hidden: width of a hidden state.
-        heads: query heads.
-        kv_heads: key and value heads.
-        intermediate: width of the feed-forward network.
-        tied: whether the language head is the embedding.
         tower: the vision tower.
         key_heads: key heads of linear attention.
         value_heads: value heads of linear attention.
         head_dim: size of a head of full attention, a quarter of which is rotated.
         linear_dim: size of a head of linear attention.
-        cpu_dtype: what it is built in on a CPU where nothing else is asked for.
     """
 
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    intermediate: int
-    tied: bool
     tower: Qwen3Tower
     key_heads: int = 16
     value_heads: int = 32
     head_dim: int = 256
     linear_dim: int = 128
-    cpu_dtype: torch.dtype = torch.bfloat16
 
     def config(self) -> PretrainedConfig:
         """The library's configuration, with the control tokens of the released models."""

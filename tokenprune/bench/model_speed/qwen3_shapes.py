@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tokenprune.bench.model_speed.qwen_config import MARKS, STD, text_config
+from tokenprune.bench.model_speed.qwen_config import MARKS, STD, DecoderSizes, text_config
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -27,33 +27,19 @@ class Qwen3Tower:
 
 
 @dataclass(frozen=True)
-class Qwen3Shape:
+class Qwen3Shape(DecoderSizes):
     """Sizes of a Qwen3-VL.
 
     >>> QWEN3_SHAPES["qwen3-vl-8b"].layers
     36
 
     Args:
-        layers: decoder layers.
-        hidden: width of a hidden state.
-        heads: query heads.
-        kv_heads: key and value heads.
-        intermediate: width of the feed-forward network.
-        tied: whether the language head is the embedding.
         tower: the vision tower.
         head_dim: size of a head.
-        cpu_dtype: what it is built in on a CPU where nothing else is asked for.
     """
 
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    intermediate: int
-    tied: bool
     tower: Qwen3Tower = Qwen3Tower()
     head_dim: int = 128
-    cpu_dtype: torch.dtype = torch.bfloat16
 
     def config(self) -> PretrainedConfig:
         """The library's configuration, with the control tokens of the released models."""

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the configurations of random Qwen-VL models of all generations have in common."""
+"""What the configurations of random models of all families have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import torch
 
 STD = 0.02
 """Standard deviation of the random matrices."""
@@ -17,21 +20,28 @@ MARKS: Mapping[str, Any] = {
 """The control tokens of the released models."""
 
 
-class DecoderSizes(Protocol):
-    """Sizes of a decoder."""
+@dataclass(frozen=True)
+class DecoderSizes:
+    """Sizes that decoders of all families have.
 
-    @property
-    def layers(self) -> int: ...
-    @property
-    def hidden(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def kv_heads(self) -> int: ...
-    @property
-    def intermediate(self) -> int: ...
-    @property
-    def tied(self) -> bool: ...
+    Args:
+        layers: decoder layers.
+        hidden: width of a hidden state.
+        heads: query heads.
+        kv_heads: key and value heads.
+        intermediate: width of the feed-forward network.
+        tied: whether the language head is the embedding.
+        cpu_dtype: what the model is built in on a CPU where nothing else is asked for.
+    """
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+    _: KW_ONLY
+    tied: bool
+    cpu_dtype: torch.dtype = torch.bfloat16
 
 
 def text_config(sizes: DecoderSizes, vocabulary: int, longest: int, rope: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from tokenprune.bench.model_speed.llava_shapes import LLAVA_SHAPES
 from tokenprune.bench.model_speed.qwen3_5_shapes import QWEN3_5_SHAPES
 from tokenprune.bench.model_speed.qwen3_shapes import QWEN3_SHAPES
-from tokenprune.bench.model_speed.qwen_config import MARKS, STD, text_config
+from tokenprune.bench.model_speed.qwen_config import MARKS, STD, DecoderSizes, text_config
 from tokenprune.errors import InvalidValueError, ModelLoadError
 from tokenprune.messages import not_one_of
 
@@ -47,32 +47,18 @@ class Tower:
 
 
 @dataclass(frozen=True)
-class Shape:
+class Shape(DecoderSizes):
     """Sizes of a Qwen2.5-VL.
 
     Args:
-        layers: decoder layers.
-        hidden: width of a hidden state.
-        heads: query heads.
-        kv_heads: key and value heads.
-        intermediate: width of the feed-forward network.
         vocabulary: rows of the embedding.
-        tied: whether the language head is the embedding.
         sections: frequencies of a head that turn with time, height and width; they add up to half a head.
         tower: the vision tower.
-        cpu_dtype: what it is built in on a CPU where nothing else is asked for.
     """
 
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    intermediate: int
     vocabulary: int
-    tied: bool
     sections: tuple[int, int, int] = (16, 24, 24)
     tower: Tower = Tower()
-    cpu_dtype: torch.dtype = torch.bfloat16
 
     def config(self) -> PretrainedConfig:
         """The library's configuration, with the control tokens of the released models."""

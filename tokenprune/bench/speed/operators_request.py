@@ -75,7 +75,6 @@ class OperatorsRequest:
             raise InvalidValueError(f"limit must be a number of seconds above 0, got {shown(self.limit)}")
         if self.device.type not in ("cpu", "cuda"):
             raise InvalidValueError(f"device must be cpu or cuda, got {self.device}")
-
         if self.clock not in CLOCKS:
             raise InvalidValueError(not_one_of("clock", CLOCKS, self.clock))
         if self.clock == "processor" and (self.device.type != "cpu" or torch.get_num_threads() > 1):

@@ -30,7 +30,7 @@ def series_of(chosen: Method) -> str:
         return f"{chosen.name} before the question"
     if chosen.name in SECOND_HALVES:
         return f"{SECOND_HALVES[chosen.name][0]}+{chosen.name}"
-    return f"{chosen.name}({chosen.variant})" if chosen.variant else chosen.name
+    return chosen.title
 
 
 def at_ratio(chosen: Method, ratio: float) -> Pipeline:

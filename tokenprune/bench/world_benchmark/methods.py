@@ -24,7 +24,7 @@ BEFORE, ASKED = (BEFORE_LLM,), SITES
 def known_methods(sites: Sequence[str] = ASKED) -> dict[str, Method]:
     """The methods at these sites that can be given a budget; a form of one under the method's name and its own."""
     found = [each for each in methods() if each.site in sites and each.has_budget]
-    return {f"{each.name}({each.variant})" if each.variant else each.name: each for each in found}
+    return {each.title: each for each in found}
 
 
 def grid_pipelines(grid: MethodGrid) -> dict[str, Pipeline]:
