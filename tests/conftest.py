@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread a worker, so that they do not fight for cores; the same examples in every run; nothing stays registered."""
+"""One thread a worker, so that they do not fight for cores; the same examples in each run; nothing stays registered."""
 
 from __future__ import annotations
 
